@@ -26,6 +26,7 @@ mod log;
 mod mail_server;
 mod network_host;
 mod programs;
+mod prometheus;
 mod receiver;
 mod remote_agent;
 mod retry;
@@ -55,6 +56,7 @@ pub use programs::{
     pids_can_be_chosen, refused_start, run_server, run_to_its_end, same_pid, server_command, service_command,
     worker_command,
 };
+pub use prometheus::Prometheus;
 pub use receiver::{Receiver, Reply, Request};
 pub use remote_agent::{RemoteAgent, loopback_socket, send_from, socket_on};
 pub use retry::{LIMIT, wait_for, wait_for_at, wait_until};

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use varta_integration_tests::{AgentProcess, Options, Scrape, Server, run_to_its_end, server_command};
 
-/// The documents at the top of the repository that describe the present; the others are in `docs` and
-/// `docs/adr`.
+/// The documents at the top of the repository that describe the present; the others are in `docs`,
+/// `docs/adr` and `docs/runbooks`.
 const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md"];
 
 fn top() -> PathBuf {
@@ -23,7 +23,7 @@ fn read(name: &str) -> String {
 /// The names of all documents, from the top of the repository.
 fn documents() -> Vec<String> {
     let mut found: Vec<_> = DOCUMENTS.iter().map(|name| (*name).to_owned()).collect();
-    for directory in ["docs", "docs/adr"] {
+    for directory in ["docs", "docs/adr", "docs/runbooks"] {
         for entry in fs::read_dir(top().join(directory)).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             if name.ends_with(".md") {
@@ -127,12 +127,13 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-/// A server on which each family has all of its rows, and what it exports with one agent.
+/// A server on which each family has all of its rows, and what it exports with one agent in alarm.
 fn scrape_of_everything() -> Scrape {
     let recovery = ["--recovery-exec", "/bin/true"];
     let server = Server::start(Options::new().udp("127.0.0.1:0").args(recovery));
-    let _agent = AgentProcess::start(server.socket(), &[]);
-    server.await_agents("up", 1)
+    let mut agent = AgentProcess::start(server.socket(), &[]);
+    agent.ask("status critical");
+    server.await_scrape("it is in alarm", |scrape| scrape.sum("varta_agent_alarm", &[]) == 1.0)
 }
 
 /// The family of a sample, by the families that there are.
@@ -306,8 +307,10 @@ fn the_table_of_contents_has_every_document() {
     let text = read("docs/README.md");
     for name in documents() {
         let link = name.strip_prefix("docs/").map_or_else(|| format!("../{name}"), str::to_owned);
-        let is_listed =
-            text.contains(&format!("]({link}")) || link == "README.md" || link.starts_with("adr/");
+        let is_listed = text.contains(&format!("]({link}"))
+            || link == "README.md"
+            || link.starts_with("adr/")
+            || link.starts_with("runbooks/");
         assert!(is_listed, "{name} is not in docs/README.md");
     }
 }

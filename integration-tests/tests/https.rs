@@ -6,14 +6,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Stdio};
 
 use rustls::ProtocolVersion;
 use rustls::version::{TLS12, TLS13};
-use serde_json::Value;
 use varta_integration_tests::tls::Authority;
 use varta_integration_tests::{
-    Ended, Options, Receiver, Scrape, Scratch, Server, foreign, http, line_with, refused_start, run_server,
+    Ended, Options, Prometheus, Scrape, Scratch, Server, foreign, http, line_with, refused_start, run_server,
     run_to_its_end, wait_until, write_secret,
 };
 
@@ -226,22 +224,9 @@ fn curl_and_its_tls_are_served() {
     assert!(ended.stdout.contains("varta_watch_uptime_seconds"));
 }
 
-/// A Prometheus that is killed at the end.
-struct Prometheus(Child);
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Has a Prometheus scrape by a configuration of the documents, with these replacements, until it has succeeded over
 /// HTTPS. Whether there is a Prometheus.
 fn is_scraped_by_prometheus(block: usize, replacements: &[(&str, String)]) -> bool {
-    let Some(mut command) = foreign::installed("prometheus") else { return false };
-    let scratch = Scratch::make();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/HTTP.md");
     let document = fs::read_to_string(path).unwrap();
     let blocks = document.split("```yaml\n").filter(|block| block.starts_with("scrape_configs:"));
@@ -250,19 +235,11 @@ fn is_scraped_by_prometheus(block: usize, replacements: &[(&str, String)]) -> bo
         assert!(text.contains(shown), "{shown} is not in {text}");
         text.replace(shown, real)
     });
-    let path = scratch.write("prometheus.yml", &format!("global:\n  scrape_interval: 1s\n{config}"));
-    let address = Receiver::nowhere();
-    command
-        .arg(format!("--config.file={}", path.display()))
-        .arg(format!("--storage.tsdb.path={}", scratch.path("tsdb").display()))
-        .arg(format!("--web.listen-address={address}"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let _prometheus = Prometheus(command.spawn().unwrap());
+    let config = format!("global:\n  scrape_interval: 1s\n{config}");
+    let Some(prometheus) = Prometheus::start(&config, &[]) else { return false };
     wait_until("its scrape has succeeded", || {
-        let Ok(answer) = http::get(address, "/api/v1/targets", &[]) else { return false };
-        let Ok(targets) = serde_json::from_str::<Value>(&answer.body) else { return false };
-        let target = &targets["data"]["activeTargets"][0];
+        let Some(targets) = prometheus.get("/api/v1/targets") else { return false };
+        let target = &targets["activeTargets"][0];
         target["health"] == "up"
             && target["scrapeUrl"].as_str().is_some_and(|url| url.starts_with("https://"))
     });
