@@ -111,6 +111,8 @@ fn entry() -> impl Strategy<Value = (u8, Vec<u8>)> {
         4 => label.prop_map(|value| (5, value)),
         1 => sized(8).prop_map(|value| (6, value)),
         1 => sized(1).prop_map(|value| (7, value)),
+        2 => vec(0_u8..6, 1..3).prop_map(|value| (9, value)),
+        1 => ((10_u8..12), "\\PC{1,70}").prop_map(|(tag, text)| (tag, text.into_bytes())),
         1 => (any::<u8>(), vec(any::<u8>(), 0..70)),
     ]
 }
@@ -157,15 +159,15 @@ fn first_fault(bytes: &[u8]) -> Option<DecodeError> {
         (bytes[..2] != *b"VC", DecodeError::BadMagic),
         (bytes[2] != 1, DecodeError::BadVersion { actual: bytes[2] }),
         (actual != checksum, DecodeError::BadCrc { expected: checksum, actual }),
-        (![1, 2, 3].contains(&bytes[3]), DecodeError::BadKind { actual: bytes[3] }),
-        (!is_legal_body(&covered[28..]), DecodeError::BadBody),
+        (![1, 2, 3, 4].contains(&bytes[3]), DecodeError::BadKind { actual: bytes[3] }),
+        (!is_legal_body(bytes[3], &covered[28..]), DecodeError::BadBody),
     ]
     .into_iter()
     .find_map(|(broken, fault)| broken.then_some(fault))
 }
 
-fn is_legal_body(mut body: &[u8]) -> bool {
-    let mut sessions = 0;
+fn is_legal_body(kind: u8, mut body: &[u8]) -> bool {
+    let (mut sessions, mut names, mut events) = (0, 0, 0);
     let mut keys = Vec::new();
     while let [tag, len, rest @ ..] = body {
         let Some((value, rest)) = rest.split_at_checked(usize::from(*len)) else { return false };
@@ -176,6 +178,7 @@ fn is_legal_body(mut body: &[u8]) -> bool {
                 value.len() == 16
             }
             2 => {
+                names += 1;
                 (1..=64).contains(&value.len())
                     && value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-:/@".contains(byte))
             }
@@ -190,15 +193,23 @@ fn is_legal_body(mut body: &[u8]) -> bool {
                 }
                 None => false,
             },
-            6 => value.len() == 8,
+            6 | 12 | 13 => value.len() == 8,
             7 => value.len() == 1,
+            9 => {
+                events += 1;
+                [1, 2].contains(&value.len())
+            }
+            10 | 11 => std::str::from_utf8(value).is_ok_and(|text| {
+                (1..=if *tag == 10 { 255 } else { 64 }).contains(&text.len())
+                    && !text.contains(char::is_control)
+            }),
             _ => true,
         };
         if !legal {
             return false;
         }
     }
-    body.is_empty() && sessions > 0 && keys.len() <= 8
+    body.is_empty() && sessions > 0 && keys.len() <= 8 && (kind != 4 || names > 0 && events > 0)
 }
 
 proptest! {
@@ -253,7 +264,7 @@ proptest! {
     }
 
     #[test]
-    fn the_first_broken_rule_is_the_one_reported(body in body(), kind in 0_u8..5) {
+    fn the_first_broken_rule_is_the_one_reported(body in body(), kind in 0_u8..6) {
         let bytes = around(kind, &body);
         let answer = Control::decode(&bytes);
         prop_assert_eq!(answer.err(), first_fault(&bytes));
@@ -287,7 +298,7 @@ proptest! {
 
     #[test]
     fn unknown_tags_are_passed_over(
-        said in said(), tag in 9..=u8::MAX, value in vec(any::<u8>(), 0..30), place in any::<Index>(),
+        said in said(), tag in 14..=u8::MAX, value in vec(any::<u8>(), 0..30), place in any::<Index>(),
     ) {
         let mut out = [0; MAX_CONTROL_LEN];
         let wire = said.encode(&mut out);
@@ -389,7 +400,7 @@ fn a_ninth_label_or_a_key_that_is_there_already_is_a_bad_body() {
 
 #[test]
 fn a_value_of_a_wrong_length_is_a_bad_body() {
-    let lengths = [(1, 16), (3, 4), (4, 4), (6, 8), (7, 1), (8, 4)];
+    let lengths = [(1, 16), (3, 4), (4, 4), (6, 8), (7, 1), (8, 4), (12, 8), (13, 8)];
     for (tag, right) in lengths {
         for len in 0..20 {
             let body = [&SESSION[..], &entry_bytes(&(tag, vec![0; len]))].concat();
@@ -442,6 +453,6 @@ fn debug_shows_every_field() {
         shown,
         "Control { kind: Hello, pid: 4242, timestamp: 5, nonce: 6, session: d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1, \
          name: Some(\"billing-worker\"), interval_ms: None, stall_after_ms: None, labels: {\"zone\": \"a\"}, \
-         unsent: None, reason: None, busy_for_ms: None }"
+         unsent: None, reason: None, busy_for_ms: None, event: None, declaration: None }"
     );
 }

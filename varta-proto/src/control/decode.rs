@@ -6,7 +6,7 @@
 use core::fmt;
 
 use super::wire::{CONTROL_MAGIC, CONTROL_VERSION, MAX_CONTROL_LEN, split_entry, tag};
-use super::{AgentName, ControlKind, EncodedControl, GoodbyeReason, Label, Labels, MAX_LABELS};
+use super::{AgentName, ControlKind, Declaration, EncodedControl, GoodbyeReason, Label, Labels, MAX_LABELS};
 use crate::{DecodeError, crc32c};
 
 /// A decoded control datagram. It borrows the bytes, all of which have been checked.
@@ -26,13 +26,13 @@ use crate::{DecodeError, crc32c};
 #[derive(Clone, Copy)]
 pub struct Control<'a> {
     bytes: &'a [u8],
-    body: &'a [u8],
+    pub(super) body: &'a [u8],
     kind: ControlKind,
     pid: u32,
     timestamp: u64,
     nonce: u64,
     session: [u8; 16],
-    entries: Entries,
+    pub(super) entries: Entries,
 }
 
 impl<'a> Control<'a> {
@@ -57,7 +57,8 @@ impl<'a> Control<'a> {
     /// [`BadMagic`](DecodeError::BadMagic); [`BadVersion`](DecodeError::BadVersion);
     /// [`BadCrc`](DecodeError::BadCrc); [`BadKind`](DecodeError::BadKind); [`BadBody`](DecodeError::BadBody)
     /// for an entry that extends past the body, a value of a wrong length, an invalid name or label, more
-    /// than [`MAX_LABELS`] labels, two labels with one key, or no session id.
+    /// than [`MAX_LABELS`] labels, two labels with one key, or no session id; and for a Report without a name or
+    /// an event.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let layout = Layout::of(bytes).ok_or(DecodeError::BadLength { actual: bytes.len() })?;
         if layout.magic != CONTROL_MAGIC {
@@ -73,11 +74,14 @@ impl<'a> Control<'a> {
         let kind = ControlKind::from_u8(layout.kind).ok_or(DecodeError::BadKind { actual: layout.kind })?;
         let entries = Entries::read(layout.body).ok_or(DecodeError::BadBody)?;
         let session = entries.session.ok_or(DecodeError::BadBody)?;
+        if kind == ControlKind::Report && (entries.name.is_none() || entries.event.is_none()) {
+            return Err(DecodeError::BadBody);
+        }
         let Layout { pid, timestamp, nonce, body, .. } = layout;
         Ok(Self { bytes, body, kind, pid, timestamp, nonce, session, entries })
     }
 
-    /// Returns the kind: Hello, Goodbye or Attach.
+    /// Returns the kind: Hello, Goodbye, Attach or Report.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -289,6 +293,8 @@ impl fmt::Debug for Control<'_> {
             .field("unsent", &self.unsent())
             .field("reason", &self.reason())
             .field("busy_for_ms", &self.busy_for_ms())
+            .field("event", &self.event())
+            .field("declaration", &self.declaration())
             .finish()
     }
 }
@@ -336,7 +342,7 @@ impl<'a> Layout<'a> {
 
 /// The values of the entries of a body, except the labels, which stay in the datagram.
 #[derive(Clone, Copy, Default)]
-struct Entries {
+pub(super) struct Entries {
     session: Option<[u8; 16]>,
     name: Option<AgentName>,
     interval_ms: Option<u32>,
@@ -344,6 +350,10 @@ struct Entries {
     unsent: Option<u64>,
     reason: Option<u8>,
     busy_for_ms: Option<u32>,
+    /// The value and its length.
+    pub(super) event: Option<([u8; 2], usize)>,
+    pub(super) grace_ms: Option<u64>,
+    pub(super) longest_run_ms: Option<u64>,
 }
 
 impl Entries {
@@ -368,14 +378,21 @@ impl Entries {
                         return None;
                     }
                 }
-                tag::UNSENT => {
-                    set_first(&mut entries.unsent, u64::from_le_bytes(value.try_into().ok()?));
-                }
+                tag::UNSENT => set_first(&mut entries.unsent, read_u64(value)?),
                 tag::REASON => {
                     let &[reason] = value else { return None };
                     set_first(&mut entries.reason, reason);
                 }
                 tag::BUSY_FOR => set_first(&mut entries.busy_for_ms, read_u32(value)?),
+                tag::EVENT => match *value {
+                    [event] => set_first(&mut entries.event, ([event, 0], 1)),
+                    [event, status] => set_first(&mut entries.event, ([event, status], 2)),
+                    _ => return None,
+                },
+                tag::SCHEDULE => check_text(value, Declaration::MAX_SCHEDULE_LEN)?,
+                tag::TIMEZONE => check_text(value, Declaration::MAX_TIMEZONE_LEN)?,
+                tag::GRACE => set_first(&mut entries.grace_ms, read_u64(value)?),
+                tag::LONGEST_RUN => set_first(&mut entries.longest_run_ms, read_u64(value)?),
                 // Padding, and entries of later versions.
                 _ => {}
             }
@@ -390,4 +407,14 @@ fn set_first<T>(slot: &mut Option<T>, value: T) {
 
 fn read_u32(value: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(value.try_into().ok()?))
+}
+
+fn read_u64(value: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(value.try_into().ok()?))
+}
+
+/// Checks a text that [`Declaration::new`] takes.
+fn check_text(value: &[u8], most: usize) -> Option<()> {
+    let text = core::str::from_utf8(value).ok()?;
+    (!text.is_empty() && text.len() <= most && !text.chars().any(char::is_control)).then_some(())
 }

@@ -284,24 +284,24 @@ impl fmt::Debug for EncodedControl<'_> {
 
 /// A control datagram during encoding. Every possible content fits: [`LabelSet::ROOM`] is what the other
 /// entries leave.
-struct BodyWriter<'o> {
+pub(super) struct BodyWriter<'o> {
     out: &'o mut [u8; MAX_CONTROL_LEN],
     /// The offset of the next entry.
     end: usize,
 }
 
 impl<'o> BodyWriter<'o> {
-    fn new(out: &'o mut [u8; MAX_CONTROL_LEN]) -> Self {
+    pub(super) fn new(out: &'o mut [u8; MAX_CONTROL_LEN]) -> Self {
         Self { out, end: HEAD_LEN }
     }
 
-    fn push_optional(&mut self, tag: u8, value: Option<impl AsRef<[u8]>>) {
+    pub(super) fn push_optional(&mut self, tag: u8, value: Option<impl AsRef<[u8]>>) {
         if let Some(value) = value {
             self.push(tag, value.as_ref());
         }
     }
 
-    fn push(&mut self, tag: u8, value: &[u8]) {
+    pub(super) fn push(&mut self, tag: u8, value: &[u8]) {
         let len = u8::try_from(value.len()).expect("no value is longer than a name");
         self.append(&[tag, len]);
         self.append(value);
@@ -315,7 +315,13 @@ impl<'o> BodyWriter<'o> {
     }
 
     /// Pads the body, and writes header and checksum.
-    fn finish(mut self, kind: ControlKind, pid: u32, timestamp: u64, nonce: u64) -> EncodedControl<'o> {
+    pub(super) fn finish(
+        mut self,
+        kind: ControlKind,
+        pid: u32,
+        timestamp: u64,
+        nonce: u64,
+    ) -> EncodedControl<'o> {
         if BEAT_LENGTHS.contains(&(self.end + CRC_LEN)) {
             self.push(tag::PADDING, &[]);
         }

@@ -20,6 +20,8 @@ pub enum ControlKind {
     /// The agent hands over a page of memory for its beats. The page's file descriptor comes with the
     /// datagram, through a Unix socket.
     Attach = 3,
+    /// A process speaks for something that is known by its name alone.
+    Report = 4,
 }
 
 impl ControlKind {
@@ -37,6 +39,7 @@ impl ControlKind {
             1 => Some(Self::Hello),
             2 => Some(Self::Goodbye),
             3 => Some(Self::Attach),
+            4 => Some(Self::Report),
             _ => None,
         }
     }

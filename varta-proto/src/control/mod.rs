@@ -4,7 +4,8 @@
 //! connects and at intervals afterwards, so that a restarted server learns it again, and a [`Goodbye`] when
 //! it ends. Servers without support for control datagrams drop them as malformed and lose nothing; agents
 //! without them are monitored all the same. An agent that shares a [page](crate::page) of memory with its
-//! server hands it over with an [`Attach`].
+//! server hands it over with an [`Attach`]. A process that speaks for something which is known by its name alone,
+//! such as a job of cron, sends a [`Report`] and may end.
 //!
 //! ```
 //! use varta_proto::control::{AgentName, Control, ControlKind, Hello, Label, LabelSet, MAX_CONTROL_LEN};
@@ -46,6 +47,26 @@
 //!
 //! All integers are little-endian. Entries with unknown tags are skipped, so the body can grow.
 //!
+//! | tag | in | value |
+//! |---|---|---|
+//! | 0 | all | padding, ignored |
+//! | 1 | all, required | session id, 16 bytes |
+//! | 2 | Hello, Report (required) | [name](AgentName) |
+//! | 3 | Hello | interval between beats in milliseconds, `u32` |
+//! | 4 | Hello, Report | stall timeout in milliseconds, `u32` |
+//! | 5 | Hello | [label](Label) `key=value` |
+//! | 6 | Hello, Goodbye | beats that were not sent, `u64` |
+//! | 7 | Goodbye | [reason](GoodbyeReason), one byte |
+//! | 8 | Hello | time from now on in which the agent may be silent in milliseconds, `u32` |
+//! | 9 | Report, required | [event](ReportEvent): 0 beat, 1 started, 2 ended, 3 failed, 4 declared; behind 3 its exit status, if there is one |
+//! | 10 | Report | schedule, UTF-8 of 1 to 255 bytes |
+//! | 11 | Report | name of the time zone of the schedule, UTF-8 of 1 to 64 bytes |
+//! | 12 | Report | how late it may begin in milliseconds, `u64` |
+//! | 13 | Report | how long it may take in milliseconds, `u64` |
+//!
+//! A Report is a kind of its own, which a server without support for it refuses as a whole: as a Hello it would
+//! name the process that sent it. Its timestamp and nonce are zero.
+//!
 //! # Lengths
 //!
 //! A receiver distinguishes a control datagram from a beat by its length alone, so a control datagram never
@@ -57,18 +78,22 @@
 
 mod decode;
 mod encode;
+mod event;
 mod kind;
 mod label;
 mod label_set;
 mod name;
+mod report;
 mod wire;
 
 pub use decode::Control;
 pub use encode::{Attach, EncodedControl, Goodbye, Hello};
+pub use event::{Declaration, ReportEvent};
 pub use kind::{ControlKind, GoodbyeReason};
 pub use label::{Label, LabelError};
 pub use label_set::{LabelSet, LabelSetError, Labels, MAX_LABELS};
 pub use name::{AgentName, NameError};
+pub use report::Report;
 #[cfg(feature = "secure")]
 pub(crate) use wire::MIN_CONTROL_LEN;
 pub use wire::{CONTROL_MAGIC, CONTROL_VERSION, MAX_CONTROL_LEN};

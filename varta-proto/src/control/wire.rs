@@ -43,6 +43,11 @@ pub(super) mod tag {
     pub(crate) const UNSENT: u8 = 6;
     pub(crate) const REASON: u8 = 7;
     pub(crate) const BUSY_FOR: u8 = 8;
+    pub(crate) const EVENT: u8 = 9;
+    pub(crate) const SCHEDULE: u8 = 10;
+    pub(crate) const TIMEZONE: u8 = 11;
+    pub(crate) const GRACE: u8 = 12;
+    pub(crate) const LONGEST_RUN: u8 = 13;
 }
 
 /// Splits a body into its first entry's tag, that entry's value, and the rest; `None` if the entry extends

@@ -1,0 +1,150 @@
+//! `varta-server beat`: agents that are known by their names alone.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use varta_integration_tests::foreign::skip;
+use varta_integration_tests::sys::{self, NOBODY};
+use varta_integration_tests::{
+    Ended, Options, Receiver, Scratch, Server, Signal, agent, line_with, metric, run_to_its_end,
+    server_command,
+};
+
+/// `varta-server beat` with these words.
+fn beat(server: &Server, words: &[&str]) -> Ended {
+    let mut command = server_command();
+    command.arg("beat").arg("--socket").arg(server.socket()).args(words);
+    run_to_its_end(command)
+}
+
+#[track_caller]
+fn say(server: &Server, words: &[&str]) {
+    let ended = beat(server, words);
+    assert_eq!((ended.status.code(), &*ended.stdout, &*ended.stderr), (Some(0), "", ""));
+}
+
+#[test]
+fn what_begins_ends_and_fails_is_up_gone_and_down_with_its_status() {
+    let server = Server::start(["--stall-after", "1s"]);
+    say(&server, &["backup", "--start"]);
+    let first = server.expect(agent("backup").up().because("first_beat"));
+    assert_eq!((first.pid, &*first.transport), (0, "unix"));
+    say(&server, &["backup", "--ok"]);
+    server.expect(agent("backup").gone().because("goodbye"));
+    say(&server, &["backup", "--fail=3"]);
+    server.expect(agent("backup").down().because("failed").exit_code(3));
+    let labels = [("agent", "backup"), ("pid", ""), ("transport", "unix")];
+    server.await_scrape("it is an alarm", |scrape| scrape.get("varta_agent_up", &labels) == Some(0.0));
+    say(&server, &["backup", "--status", "0"]);
+    let history = [
+        "up: first_beat",
+        "gone: goodbye",
+        "up: recovered",
+        "down: failed",
+        "up: recovered",
+        "gone: goodbye",
+    ];
+    server.expect_history("backup", &history);
+}
+
+#[test]
+fn a_script_and_its_one_line_in_a_crontab_tell_how_it_went() {
+    let server = Server::start(["--stall-after", "1s"]);
+    let scratch = Scratch::make();
+    let program = server_command();
+    let directory = std::path::Path::new(program.get_program()).parent().unwrap().display().to_string();
+    let script = scratch.path("backup.sh");
+    fs::write(&script, "#!/bin/sh\nset -e\nvarta-server beat nightly --start\ntest \"$1\" = well\n").unwrap();
+    let line = |how: &str| {
+        // As cron runs it: by a shell, with next to nothing in its environment.
+        let line = format!("sh {} {how}; varta-server beat nightly --status $?", script.display());
+        let mut cron = Command::new("/bin/sh");
+        cron.args(["-c", &line]).env_clear();
+        cron.env("PATH", format!("{directory}:/usr/bin:/bin")).env("VARTA_SOCKET", server.socket());
+        run_to_its_end(cron)
+    };
+    assert!(line("well").status.success());
+    assert!(line("ill").status.success());
+    let history = ["up: first_beat", "gone: goodbye", "up: recovered", "down: failed"];
+    server.expect_history("nightly", &history);
+}
+
+#[test]
+fn a_beat_has_to_be_followed_by_another_and_a_beginning_by_nothing_unless_a_time_is_given() {
+    let server = Server::start(["--stall-after", "500ms"]);
+    say(&server, &["quiet", "--start"]);
+    say(&server, &["bounded", "--start", "--stall-after", "1s"]);
+    say(&server, &["daily", "--stall-after", "1d"]);
+    say(&server, &["often"]);
+    server.expect(agent("often").stalled().because("silent").within(Duration::from_millis(500)));
+    server.expect(agent("bounded").stalled().because("silent").within(Duration::from_secs(1)));
+    for name in ["quiet", "daily"] {
+        assert_eq!(server.history(name), ["up: first_beat"]);
+    }
+}
+
+#[test]
+fn without_a_server_it_says_so_and_ends_with_a_failure() {
+    let scratch = Scratch::make();
+    let mut command = server_command();
+    command.args(["beat", "backup", "--socket"]).arg(scratch.path("none.sock"));
+    let ended = run_to_its_end(command);
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("none.sock: no server takes the report: "), "{}", ended.stderr);
+}
+
+#[test]
+fn the_name_of_another_user_is_refused_counted_and_told() {
+    if sys::user() != 0 {
+        return skip("only root can report as another user");
+    }
+    let server = Server::start(Options::from(["--allow-uid", &NOBODY.to_string()]).open_to_all());
+    say(&server, &["backup", "--start"]);
+    server.expect(agent("backup").up());
+    let mut other = server_command();
+    other.args(["beat", "backup", "--fail", "--socket"]).arg(server.socket()).uid(NOBODY).gid(NOBODY);
+    let ended = run_to_its_end(other);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    server.expect(line_with(&format!("what a process of uid {NOBODY} says of backup is refused")));
+    server
+        .expect(metric("varta_frames_total").with("outcome", "name_taken").with("transport", "unix").is(1.0));
+    assert_eq!(server.history("backup"), ["up: first_beat"]);
+}
+
+#[test]
+fn an_alert_fires_for_a_failure_and_ends_with_the_next_run() {
+    let receiver = Receiver::start([]);
+    let server = Server::start(Options::new().args(["--webhook".to_owned(), receiver.url("/hook")]));
+    say(&server, &["backup", "--fail=75"]);
+    let fired = receiver.await_requests(1)[0].json();
+    assert_eq!((&fired["kind"], &fired["cause"]), (&"firing".into(), &"failed".into()), "{fired}");
+    assert!(fired["summary"].as_str().unwrap().contains("failed with status 75"), "{fired}");
+    assert_eq!(fired["agent"]["pid"], serde_json::Value::Null, "it has none: {fired}");
+    say(&server, &["backup", "--ok"]);
+    let ended = receiver.await_requests(2)[1].json();
+    assert_eq!((&ended["kind"], &ended["agent"]["name"]), (&"resolved".into(), &"backup".into()), "{ended}");
+}
+
+#[test]
+fn the_next_server_knows_what_has_begun_and_what_has_failed() {
+    let scratch = Scratch::make();
+    let options = || Options::from(["--stall-after", "2s"]).path("--state-dir", &scratch.path("state"));
+    let mut server = Server::start(options());
+    say(&server, &["begun", "--start"]);
+    say(&server, &["failed", "--fail=3"]);
+    server.expect(agent("failed").down());
+    server.signal(Signal::Terminate);
+    assert_eq!(server.wait().code(), Some(0));
+    let server = Server::start(options());
+    let row = |name| [("agent", name), ("transport", "unix")];
+    server.await_scrape("both are known", |scrape| {
+        scrape.get("varta_agent_up", &row("begun")) == Some(1.0)
+            && scrape.get("varta_agent_up", &row("failed")) == Some(0.0)
+    });
+    say(&server, &["begun", "--ok"]);
+    server.expect(agent("begun").gone().because("goodbye"));
+}
