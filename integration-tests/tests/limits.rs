@@ -235,6 +235,8 @@ const ROWS: &[Row] = &[
     ),
     ("recovery jobs at the same time", &[("256", "observe/descriptor_limit.rs", "MAX_COMMANDS")]),
     ("output of a command", &[("2 KiB", "services/recovery/runner.rs", "KEPT")]),
+    ("names of which one user reports", &[("10,000", "domain/tracker/rules/named.rs", "MAX_NAMED_PER_USER")]),
+    ("time in which `varta-server beat` waits", &[("5 s", "services/beat/sender.rs", "WITHIN")]),
     ("last output of a command of `varta-server exec`", &[("10,000", "services/exec/tail.rs", "KEPT")]),
     ("lines of `varta-server exec`", &[("20", "services/exec/agent.rs", "MAX_LINES")]),
     (

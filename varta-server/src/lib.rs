@@ -32,7 +32,7 @@ pub use self::base::inherited::reset_inherited;
 pub use self::base::secret::Secret;
 pub use self::base::version::{COMMIT, VERSION, VERSION_AND_COMMIT};
 pub use self::base::{clock, logging, time};
-pub use self::domain::{beat, labels, outcome, tracker};
+pub use self::domain::{beat, labels, outcome, report, tracker};
 pub use self::metrics::agent_rows::AgentMetrics;
 pub use self::server::{BoundServer, Program, Server};
 pub use self::services::alerts::{
@@ -56,6 +56,7 @@ pub mod cli {
     pub use crate::ingest::IngestArgs;
     pub use crate::services::alerts::{AlertArgs, UrlText};
     pub use crate::services::audit::{AuditArgs, AuditTask, VerifyArgs};
+    pub use crate::services::beat::{BeatArgs, BeatTask};
     pub use crate::services::events::EventsArgs;
     pub use crate::services::exec::{BeatSource, ExecArgs, ExecTask, RestartPolicy};
     pub use crate::services::heartbeat::HeartbeatArgs;

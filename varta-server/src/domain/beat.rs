@@ -15,6 +15,7 @@ use varta_proto::{Frame, Status};
 use crate::base::time::MonoTime;
 use crate::domain::by_value;
 use crate::domain::labels::Labels;
+use crate::domain::report::Report;
 
 /// A well-formed frame from an accepted sender, on its way to the tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub enum ControlMessage {
     },
     /// The agent is a service that speaks sd_notify(3), and has said something.
     Notification(Notification),
+    /// A process says something of an agent that is known by its name alone.
+    Report(Report),
 }
 
 /// What a service said by sd_notify(3), as far as it concerns its agent.
@@ -138,7 +141,7 @@ pub struct Sender {
     pub lane: RemoteEndpoint,
 }
 
-/// The transport and address that beats come from. In JSON `"local"`, `"notify"`,
+/// The transport and address that beats come from. In JSON `"local"`, `"notify"`, `{"named": {"uid": 1000}}`,
 /// `{"udp": "10.0.0.7"}` or `{"secure_udp": "10.0.0.7"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -148,6 +151,11 @@ pub enum Origin {
     Local,
     /// The same, known by what it said by sd_notify(3).
     Notify,
+    /// What processes of this host report of a name, through the Unix socket. The kernel vouches for the user.
+    Named {
+        /// The user.
+        uid: u32,
+    },
     /// An address over plaintext UDP. Nothing vouches for the sender or the address.
     Udp(IpAddr),
     /// An address over sealed UDP. The sender holds a key; nothing vouches for the address.
@@ -198,6 +206,12 @@ impl Sender {
         Sender { origin: Origin::Notify, ..Sender::local(pid) }
     }
 
+    /// A user of this host, whose processes report of names.
+    #[must_use]
+    pub const fn named(uid: u32) -> Self {
+        Sender { origin: Origin::Named { uid }, ..Sender::local(0) }
+    }
+
     /// The sender of a plaintext datagram from `source`.
     #[must_use]
     pub fn udp(source: SocketAddr, pid: u32) -> Self {
@@ -220,7 +234,7 @@ impl Origin {
     #[must_use]
     pub const fn transport(self) -> Transport {
         match self {
-            Origin::Local => Transport::Unix,
+            Origin::Local | Origin::Named { .. } => Transport::Unix,
             Origin::Notify => Transport::Notify,
             Origin::Udp(_) => Transport::Udp,
             Origin::SecureUdp(_) => Transport::SecureUdp,
@@ -231,7 +245,7 @@ impl Origin {
     #[must_use]
     pub const fn address(self) -> Option<IpAddr> {
         match self {
-            Origin::Local | Origin::Notify => None,
+            Origin::Local | Origin::Notify | Origin::Named { .. } => None,
             Origin::Udp(address) | Origin::SecureUdp(address) => Some(address),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::base::time::millis;
+use crate::domain::beat::Origin;
 use crate::domain::labels::Labels;
 use crate::domain::process::{Dossier, signal_name};
 use crate::domain::tracker::{Cause, Transition, Twin, Verdict};
@@ -24,7 +25,7 @@ impl Transition {
     pub(crate) fn fields(&self) -> TransitionFields<'_> {
         let Transition { agent, last, .. } = self;
         let (exit_code, signal, reason) = match self.cause {
-            Cause::Exited { code } => (code, None, None),
+            Cause::Exited { code } | Cause::Failed { status: code } => (code, None, None),
             Cause::Killed { signal } => (None, Some(signal), None),
             Cause::OomKilled => (None, Some(SIGKILL), None),
             Cause::Goodbye { reason } => (None, None, reason.map(|reason| reason.as_str())),
@@ -33,7 +34,7 @@ impl Transition {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         TransitionFields {
             agent: &agent.name,
-            pid: agent.pid,
+            pid: agent.shown_pid().unwrap_or(0),
             twin: (agent.twin != Twin::FIRST).then_some(agent.twin.number()),
             host: agent.origin.address().map(|address| Cow::Owned(address.to_string())),
             transport: agent.origin.transport().as_str(),
@@ -139,6 +140,10 @@ pub(crate) fn describe(transition: &Transition) -> String {
     }
     let silent = format!("no beat for {silence}");
     let because = match cause {
+        Cause::FirstBeat if matches!(agent.origin, Origin::Named { .. }) => "first report of it".to_owned(),
+        Cause::Recovered if matches!(agent.origin, Origin::Named { .. }) => {
+            format!("a report came, {silence} after the last one")
+        }
         Cause::FirstBeat => format!("first beat ({}, payload {})", last.status, last.payload),
         Cause::Reported => format!("it reports {said}"),
         Cause::Recovered if *from == Some(Verdict::Gone) => {
@@ -184,6 +189,13 @@ pub(crate) fn describe(transition: &Transition) -> String {
                 .as_deref()
                 .map_or_else(String::new, |cgroup| format!(" in cgroup {}", cgroup.escape_debug()))
         ),
+        Cause::Goodbye { .. } if matches!(agent.origin, Origin::Named { .. }) => {
+            "it is reported to have ended well".to_owned()
+        }
+        Cause::Failed { status: Some(status) } => {
+            format!("it is reported to have failed with status {status}")
+        }
+        Cause::Failed { status: None } => "it is reported to have failed".to_owned(),
         Cause::Goodbye { reason } => match reason {
             Some(reason) => format!("it said goodbye ({reason}); {} beats in all", last.beats),
             None => format!("it said goodbye; {} beats in all", last.beats),

@@ -11,6 +11,7 @@ mod forget_after;
 pub mod labels;
 pub mod outcome;
 pub(crate) mod process;
+pub mod report;
 mod rules;
 pub(crate) mod service_message;
 pub mod tracker;

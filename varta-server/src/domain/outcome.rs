@@ -43,11 +43,13 @@ pub enum FrameOutcome {
     ReplayTableFull,
     /// A message of sd_notify(3) of which it is not known for which service it speaks.
     Unattributed,
+    /// A report about a name that belongs to another user.
+    NameTaken,
 }
 
 impl FrameOutcome {
     /// The number of outcomes; each kind of malformed frame counts as one.
-    pub const COUNT: usize = 15 + DecodeError::KINDS.len();
+    pub const COUNT: usize = 16 + DecodeError::KINDS.len();
 
     /// The outcome's row, below [`FrameOutcome::COUNT`].
     #[must_use]
@@ -69,14 +71,15 @@ impl FrameOutcome {
             FrameOutcome::Replayed => 12,
             FrameOutcome::ReplayTableFull => 13,
             FrameOutcome::Unattributed => 14,
-            FrameOutcome::Malformed(error) => 15 + error.index(),
+            FrameOutcome::NameTaken => 15,
+            FrameOutcome::Malformed(error) => 16 + error.index(),
         }
     }
 
     /// The label values, by [`FrameOutcome::index`].
     #[must_use]
     pub fn labels() -> [&'static str; FrameOutcome::COUNT] {
-        const OURS: [&str; 15] = [
+        const OURS: [&str; 16] = [
             "accepted",
             "ancillary",
             "unattested",
@@ -92,6 +95,7 @@ impl FrameOutcome {
             "replayed",
             "replay_table_full",
             "unattributed",
+            "name_taken",
         ];
         std::array::from_fn(|index| match index.checked_sub(OURS.len()) {
             None => OURS[index],

@@ -1,7 +1,7 @@
 //! What the engine says for who looks into it, at the levels debug and trace. Where these are off, each call costs
 //! a look at the level.
 
-use crate::domain::beat::Transport;
+use crate::domain::beat::{ControlMessage, Origin, ReceivedControl, Transport};
 use crate::domain::outcome::{FrameOutcome, OutcomeCounts};
 use crate::domain::process::{Dossier, InspectionDepth, ProcessId};
 use crate::domain::tracker::Transition;
@@ -24,6 +24,21 @@ pub(super) fn debug_refusals(transport: Transport, counts: &OutcomeCounts) {
             labels[row]
         );
     }
+}
+
+/// A control message that the tracker refused because of who sent it, which its sender does not see.
+pub(super) fn warn_of_refused(control: &ReceivedControl, outcome: FrameOutcome) {
+    let (FrameOutcome::NameTaken, ControlMessage::Report(report)) = (outcome, &control.said) else { return };
+    let Origin::Named { uid } = control.sender.origin else { return };
+    tracing::warn!(
+        target: "varta::engine",
+        uid,
+        agent = report.name.as_str(),
+        reason = FrameOutcome::labels()[outcome.index()],
+        "what a process of uid {uid} says of {} is refused: the name belongs to another user, until that agent is \
+         forgotten; give the other another name",
+        report.name
+    );
 }
 
 /// A verdict, with how fast it was given.

@@ -65,7 +65,13 @@ const CHANGES: [(usize, &[Cause]); 6] = [
     ),
     (
         Verdict::DOWN,
-        &[Cause::Exited { code: None }, Cause::Killed { signal: 0 }, Cause::OomKilled, Cause::Panicked],
+        &[
+            Cause::Exited { code: None },
+            Cause::Killed { signal: 0 },
+            Cause::OomKilled,
+            Cause::Panicked,
+            Cause::Failed { status: None },
+        ],
     ),
     (
         Verdict::GONE,

@@ -18,7 +18,7 @@ use crate::base::time::{MonoTime, millis};
 use crate::domain::beat::Transport;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::tracker::{RegistryChange, Tracker};
-use crate::engine::debugging::{debug_refusals, debug_verdict};
+use crate::engine::debugging::{debug_refusals, debug_verdict, warn_of_refused};
 use crate::engine::metrics::TrackerMetrics;
 use crate::engine::process_monitor::ProcessMonitor;
 use crate::engine::query::{Alarms, MatchingSlice, NamedSlice, Query, Slice};
@@ -285,6 +285,7 @@ impl TrackerActor {
             frames.add(&counts);
             taken = *before;
             let outcome = self.tracker.handle_control(control, &mut self.process_monitor.lookup());
+            warn_of_refused(control, outcome);
             if control.is_counted() {
                 let mut tally = OutcomeCounts::default();
                 tally.count(outcome);

@@ -121,7 +121,7 @@ impl Admission {
                 }
                 // An Attach whose page was mapped has become a control message. One whose page was refused is
                 // well-formed all the same.
-                Ok((_, Message::Attach { .. })) => refused.count(FrameOutcome::Accepted),
+                Ok((_, Message::Attach { .. } | Message::Report(_))) => refused.count(FrameOutcome::Accepted),
                 Err(outcome) => {
                     debug_refusal(transport, datagram, outcome);
                     refused.count(outcome);

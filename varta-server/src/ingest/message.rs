@@ -6,12 +6,15 @@ use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
 use varta_proto::{DecodeError, FRAME_LEN, Frame};
 
 use crate::domain::beat::{ControlMessage, Hello};
+use crate::domain::report::Report;
 
 /// The decoded content of a datagram from an authenticated sender.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message {
     Beat(Frame),
     Control(ControlMessage),
+    /// A report about a name. It is a message only where the kernel attests the user who sends it.
+    Report(Box<Report>),
     /// A descriptor of a shared memory page comes along, whose frames will carry this pid.
     Attach {
         pid: u32,
@@ -29,7 +32,19 @@ impl Message {
         Ok((frame.pid, Message::Beat(frame)))
     }
 
-    /// Converts a control datagram that is no Attach: memory is shared only with processes of this host.
+    /// Decodes a report.
+    pub(super) fn decode_report(payload: &[u8]) -> Result<(u32, Message), DecodeError> {
+        let control = Control::decode(payload)?;
+        // An event of a later version is no word of this one's.
+        let (Some(name), Some(event)) = (control.name(), control.event()) else {
+            return Err(DecodeError::BadBody);
+        };
+        let stall_after = control.stall_after_ms().map(|millis| Duration::from_millis(u64::from(millis)));
+        let report = Report { name: *name, event, stall_after };
+        Ok((control.pid(), Message::Report(Box::new(report))))
+    }
+
+    /// Converts a control datagram that is neither an Attach nor a Report: both are for processes of this host.
     pub(super) fn of(control: &Control<'_>) -> Result<Self, DecodeError> {
         let duration = |millis: Option<u32>| millis.map(|millis| Duration::from_millis(u64::from(millis)));
         Ok(Message::Control(match control.kind() {

@@ -32,7 +32,7 @@ pub(super) fn judge(
     namespaces: &mut PidNamespaces,
     now: MonoTime,
 ) -> Result<(Sender, Message), FrameOutcome> {
-    let is_attach = is_attach(datagram.payload);
+    let is_attach = is_control(datagram.payload, ControlKind::Attach);
     // Only an Attach has a descriptor to pass.
     if datagram.extra_ancillary || datagram.has_descriptor && !is_attach {
         return Err(FrameOutcome::Ancillary);
@@ -45,7 +45,13 @@ pub(super) fn judge(
     if datagram.truncated {
         return Err(FrameOutcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
     }
-    let decoded = if is_attach { decode_attach(datagram.payload) } else { Message::decode(datagram.payload) };
+    let decoded = if is_attach {
+        decode_attach(datagram.payload)
+    } else if is_control(datagram.payload, ControlKind::Report) {
+        Message::decode_report(datagram.payload)
+    } else {
+        Message::decode(datagram.payload)
+    };
     let decoded = match decoded {
         Err(error @ DecodeError::BadPid { actual: FIRST_PID })
             if namespaces.has(credentials.pid, FIRST_PID, now) =>
@@ -58,7 +64,12 @@ pub(super) fn judge(
     if pid != credentials.pid && pid & NOT_A_PID == 0 && !namespaces.may_have(credentials.pid, pid, now) {
         return Err(FrameOutcome::PidMismatch);
     }
-    Ok((Sender::local(credentials.pid), message))
+    Ok(match message {
+        Message::Report(report) => {
+            (Sender::named(credentials.uid), Message::Control(ControlMessage::Report(*report)))
+        }
+        message => (Sender::local(credentials.pid), message),
+    })
 }
 
 /// Applies what a datagram means for shared pages: attaches a page that came along, and skips earlier beats
@@ -82,12 +93,10 @@ pub(super) fn attach_or_skip(
     }
 }
 
-/// Whether a datagram claims to be an Attach.
+/// Whether a datagram claims to be a control datagram of this kind.
 #[inline]
-fn is_attach(payload: &[u8]) -> bool {
-    payload.len() != FRAME_LEN
-        && payload.starts_with(&CONTROL_MAGIC)
-        && payload.get(3) == Some(&(ControlKind::Attach as u8))
+fn is_control(payload: &[u8], kind: ControlKind) -> bool {
+    payload.len() != FRAME_LEN && payload.starts_with(&CONTROL_MAGIC) && payload.get(3) == Some(&(kind as u8))
 }
 
 /// A frame with another pid, and the checksum of that; `None` for what has not the length of a frame.

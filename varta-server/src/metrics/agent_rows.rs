@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::base::time::millis;
 use crate::base::visible::visible;
+use crate::domain::beat::Origin;
 use crate::domain::labels::Labels;
 use crate::domain::tracker::{AgentView, Problem, Twin, Verdict};
 use crate::metrics::family::{Family, families};
@@ -306,7 +307,9 @@ impl AgentRows {
     fn write_labels(&mut self, agent: &AgentView<'_>) {
         self.labels.clear();
         self.labels.put_slice(b"{pid=\"");
-        self.labels.put_slice(itoa::Buffer::new().format(agent.pid).as_bytes());
+        if !matches!(agent.origin, Origin::Named { .. }) {
+            self.labels.put_slice(itoa::Buffer::new().format(agent.pid).as_bytes());
+        }
         self.labels.put_slice(b"\",agent=\"");
         put_escaped(&mut self.labels, agent.name);
         self.labels.put_slice(b"\",host=\"");

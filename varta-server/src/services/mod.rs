@@ -8,6 +8,7 @@
 
 pub mod alerts;
 pub mod audit;
+pub mod beat;
 pub(crate) mod context;
 pub mod events;
 pub mod exec;
@@ -27,25 +28,18 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use self::alerts::service::Alerts;
-use self::alerts::{AlertArgs, AlertOptions};
-use self::audit::service::Audit;
-use self::audit::{AuditArgs, AuditOptions, AuditTask};
+use self::alerts::{AlertArgs, AlertOptions, service::Alerts};
+use self::audit::{AuditArgs, AuditOptions, AuditTask, service::Audit};
+use self::beat::BeatTask;
 use self::context::Context;
-use self::events::service::Events;
-use self::events::{EventsArgs, EventsOptions};
+use self::events::{EventsArgs, EventsOptions, service::Events};
 use self::exec::ExecTask;
-use self::heartbeat::service::Heartbeat;
-use self::heartbeat::{HeartbeatArgs, HeartbeatOptions};
-use self::http::service::Http;
-use self::http::{HttpArgs, HttpOptions};
+use self::heartbeat::{HeartbeatArgs, HeartbeatOptions, service::Heartbeat};
+use self::http::{HttpArgs, HttpOptions, service::Http};
 use self::maintenance::{MaintenanceArgs, MaintenanceTask, PlannedPauses};
-use self::recording::service::Recording;
-use self::recording::{RecordOptions, RecordingArgs, RecordingTask};
-use self::recovery::service::Recovery;
-use self::recovery::{RecoveryArgs, RecoveryOptions, RecoveryTables};
-use self::state::service::State;
-use self::state::{StateArgs, StateOptions};
+use self::recording::{RecordOptions, RecordingArgs, RecordingTask, service::Recording};
+use self::recovery::{RecoveryArgs, RecoveryOptions, RecoveryTables, service::Recovery};
+use self::state::{StateArgs, StateOptions, service::State};
 use self::systemd::service::{ReloadNotice, Systemd};
 use crate::base::SocketOptions;
 use crate::base::error::Error;
@@ -136,6 +130,9 @@ pub enum Task {
     /// With a command of the user.
     #[command(flatten)]
     Exec(ExecTask),
+    /// With a word on a job.
+    #[command(flatten)]
+    Beat(BeatTask),
 }
 
 impl Task {
@@ -149,6 +146,7 @@ impl Task {
             Task::Recording(task) => task.run()?,
             Task::Maintenance(task) => task.run()?,
             Task::Audit(task) => task.run()?,
+            Task::Beat(task) => task.run()?,
             Task::Exec(task) => return task.run(),
         }
         Ok(ExitCode::SUCCESS)

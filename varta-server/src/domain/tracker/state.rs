@@ -9,11 +9,12 @@ use varta_proto::Status;
 
 use crate::base::rate_limit::{RateLimit, Usage};
 use crate::base::time::{MonoTime, nanos};
-use crate::domain::beat::{RemoteEndpoint, Transport};
+use crate::domain::beat::{Origin, RemoteEndpoint, Transport};
 use crate::domain::labels::Labels;
 use crate::domain::process::{Dossier, ProcessId};
 use crate::domain::tracker::agents::agent::{AgentCold, AskedTimeout, IndexKey};
 use crate::domain::tracker::agents::expected::ExpectedTracker;
+use crate::domain::tracker::agents::named::NamedAgents;
 use crate::domain::tracker::agents::names::{NameSource, Names};
 use crate::domain::tracker::agents::origins::{SourceId, Sources};
 use crate::domain::tracker::agents::pending_hellos::PendingHellos;
@@ -75,6 +76,7 @@ pub struct Tracker {
     /// each slot.
     pub(super) departed: VecDeque<u32>,
     pub(super) waiting: PendingHellos,
+    pub(super) named: NamedAgents,
     pub(super) expected: ExpectedTracker,
     /// The slots to which the current rules have not been applied yet.
     pub(super) rules_pending: Range<usize>,
@@ -116,6 +118,7 @@ impl Tracker {
             is_persisted: false,
             departed: VecDeque::new(),
             waiting: PendingHellos::default(),
+            named: NamedAgents::default(),
             expected: awaited,
             rules_pending: 0..0,
             deadlines_are_sooner: false,
@@ -256,7 +259,8 @@ impl Tracker {
             predecessor,
             successor,
         } = change;
-        let may_be_replaced = to == Verdict::Down && cause != Cause::Panicked;
+        let has_process = !matches!(self.agents.slot(number).origin(&self.sources), Origin::Named { .. });
+        let may_be_replaced = to == Verdict::Down && cause != Cause::Panicked && has_process;
         Transition {
             agent: self.id(number),
             labels: self.labels(number),

@@ -120,9 +120,9 @@ impl Named {
     /// in `billing[4242]@web-1`. One that has not been seen has no pid: `billing@web-1`.
     pub(super) fn instance(&self) -> String {
         let mut text = self.name.clone();
-        if self.pid != 0 {
+        if let Some(pid) = self.id().shown_pid() {
             // Writing to a string cannot fail.
-            let _ = write!(text, "[{}]", self.pid);
+            let _ = write!(text, "[{pid}]");
         }
         if self.twin != Twin::FIRST {
             let _ = write!(text, "#{}", self.twin.number());
@@ -142,7 +142,9 @@ impl Named {
         put("host", self.host.clone());
         if self.pid != 0 {
             put("transport", self.transport().to_owned());
-            put("pid", self.pid.to_string());
+        }
+        if let Some(pid) = self.id().shown_pid() {
+            put("pid", pid.to_string());
         }
         if self.twin != Twin::FIRST {
             put("twin", self.twin.number().to_string());
@@ -165,6 +167,8 @@ impl Named {
 pub(super) fn place(origin: Origin, host: &str) -> String {
     match origin {
         Origin::Local | Origin::Notify => host.to_owned(),
+        // One that has not come has no pid either.
+        Origin::Named { .. } => format!("named:{host}"),
         Origin::Udp(_) | Origin::SecureUdp(_) => format!("{}:{host}", origin.transport().as_str()),
     }
 }

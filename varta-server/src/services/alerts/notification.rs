@@ -104,7 +104,7 @@ impl<'a> From<&'a Named> for AgentInfo<'a> {
     fn from(named: &'a Named) -> Self {
         AgentInfo {
             name: &named.name,
-            pid: (named.pid != 0).then_some(named.pid),
+            pid: named.id().shown_pid(),
             twin: (named.twin != Twin::FIRST).then_some(named.twin.number()),
             host: &named.host,
             transport: (named.pid != 0).then(|| named.transport()),

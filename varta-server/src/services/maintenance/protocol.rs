@@ -263,9 +263,9 @@ pub(super) struct Matches {
 impl Matches {
     /// So many agents, the first of which are given: by name and pid, if they have come.
     pub(super) fn of_agents(agents: u64, first: &[AgentId]) -> Self {
-        let shown = |agent: &AgentId| match agent.pid {
-            0 => agent.name.to_string(),
-            pid => format!("{}[{pid}]", agent.name),
+        let shown = |agent: &AgentId| match agent.shown_pid() {
+            None => agent.name.to_string(),
+            Some(pid) => format!("{}[{pid}]", agent.name),
         };
         Matches { agents, names: first.iter().take(NameMatches::MAX_NAMES).map(shown).collect() }
     }

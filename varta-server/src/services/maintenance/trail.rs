@@ -84,7 +84,7 @@ impl Trail {
     fn of_agent(&self, mut fields: Map<String, Value>, agent: &AgentId) -> Map<String, Value> {
         let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
         put("agent", json!(*agent.name));
-        put("pid", json!(agent.pid));
+        put("pid", json!(agent.shown_pid().unwrap_or(0)));
         put("host", json!(agent.origin.host(&self.host)));
         put("transport", json!(agent.origin.transport().as_str()));
         put("twin", json!(agent.twin.number()));

@@ -4,7 +4,7 @@ use std::mem;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use varta_proto::control::{AgentName, GoodbyeReason};
+use varta_proto::control::{AgentName, GoodbyeReason, ReportEvent};
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
 use crate::base::time::MonoTime;
@@ -14,10 +14,11 @@ use crate::domain::beat::{
 use crate::domain::labels::Labels;
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, Lineage, PidfdTag, ProcessId};
+use crate::domain::report::Report;
 use crate::domain::tracker::{AgentId, Twin};
 use crate::engine::InputRecord;
 use crate::services::recording::format::{
-    Block, Fields, FormatError, MAX_NAME_LEN, TEXT, TEXT_AT, check, end, flag, kind,
+    Block, Fields, FormatError, MAX_NAME_LEN, TEXT, TEXT_AT, check, end, event, flag, kind,
 };
 
 /// Assembles records from blocks in sequence.
@@ -41,8 +42,8 @@ impl Decoder {
             self.name = extended(name, block, usize::from(fields.detail))?;
             return Ok(None);
         }
-        let has_name =
-            matches!(fields.kind, kind::HELLO | kind::PROCESS | kind::FORGET) && fields.has(flag::NAME);
+        let has_name = matches!(fields.kind, kind::HELLO | kind::PROCESS | kind::FORGET | kind::REPORT)
+            && fields.has(flag::NAME);
         if has_name == name.is_empty() {
             return Err(FormatError::Name);
         }
@@ -88,6 +89,11 @@ fn record(fields: &Fields, name: Vec<u8>) -> Result<InputRecord, FormatError> {
             received_at: at,
             sender: fields.sender()?,
             said: ControlMessage::Notification(notification(fields)?),
+        }),
+        kind::REPORT => InputRecord::Control(ReceivedControl {
+            received_at: at,
+            sender: fields.sender()?,
+            said: ControlMessage::Report(report(fields, name)?),
         }),
         kind::PROCESS => InputRecord::Process { pid, identity: identity(fields, name)? },
         kind::BLIND => InputRecord::Blind { from: MonoTime::from_nanos(first), to: at },
@@ -156,6 +162,24 @@ fn notification(fields: &Fields) -> Result<Notification, FormatError> {
         status: None,
         is_goodbye: fields.has(flag::LEAVES),
         is_derived: false,
+    })
+}
+
+fn report(fields: &Fields, name: Vec<u8>) -> Result<Report, FormatError> {
+    let status = u8::try_from(fields.short)
+        .map_err(|_| FormatError::Value { what: "status of a failure", found: fields.short.into() })?;
+    let event = match fields.detail {
+        event::BEAT => ReportEvent::Beat,
+        event::STARTED => ReportEvent::Started,
+        event::ENDED => ReportEvent::Ended,
+        event::FAILED => ReportEvent::Failed { status: fields.has(flag::STATUS).then_some(status) },
+        event::DECLARED => ReportEvent::Declared,
+        other => return Err(FormatError::Value { what: "event of a report", found: other.into() }),
+    };
+    Ok(Report {
+        name: AgentName::parse(&text(name)?).map_err(|_| FormatError::Name)?,
+        event,
+        stall_after: fields.has(flag::STALL_AFTER).then(|| Duration::from_millis(fields.nonce)),
     })
 }
 

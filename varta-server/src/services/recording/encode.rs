@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use varta_proto::Frame;
+use varta_proto::control::ReportEvent;
 
 use crate::base::time::{MonoTime, millis, nanos};
 use crate::domain::beat::{
@@ -10,10 +11,11 @@ use crate::domain::beat::{
 };
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, ProcessId};
+use crate::domain::report::Report;
 use crate::domain::tracker::AgentId;
 use crate::engine::InputRecord;
 use crate::services::recording::format::{
-    CRC_AT, Fields, MAX_NAME_LEN, TEXT, TEXT_AT, close, end, flag, kind,
+    CRC_AT, Fields, MAX_NAME_LEN, TEXT, TEXT_AT, close, end, event, flag, kind,
 };
 
 /// Appends a record: one block, after the blocks of its name if it has one.
@@ -112,6 +114,22 @@ pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
             let detail = reason.map_or(0, |reason| reason as u8);
             let flags = if reason.is_some() { flag::REASON } else { 0 };
             Fields { nonce: *nonce, timestamp: *timestamp, detail, flags, ..fields }.put(out);
+        }
+        ControlMessage::Report(Report { name, event, stall_after }) => {
+            put_name(name.as_str(), out);
+            let (detail, status) = match event {
+                ReportEvent::Started => (event::STARTED, None),
+                ReportEvent::Ended => (event::ENDED, None),
+                ReportEvent::Failed { status } => (event::FAILED, *status),
+                ReportEvent::Declared => (event::DECLARED, None),
+                _ => (event::BEAT, None),
+            };
+            let given = [(stall_after.is_some(), flag::STALL_AFTER), (status.is_some(), flag::STATUS)];
+            let flags =
+                given.iter().filter(|(is_set, _)| *is_set).fold(flag::NAME, |flags, (_, bit)| flags | bit);
+            let fields = Fields::of_sender(kind::REPORT, received_at, sender);
+            let (short, nonce) = (status.map_or(0, u32::from), stall_after.map_or(0, millis));
+            Fields { detail, short, nonce, flags, ..fields }.put(out);
         }
         ControlMessage::Attach => Fields::of_sender(kind::ATTACH, received_at, sender).put(out),
         ControlMessage::Notification(notification) => {

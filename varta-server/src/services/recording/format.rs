@@ -18,9 +18,9 @@ pub(crate) const LENGTH: usize = LENGTH_TOLD as usize;
 const LENGTH_TOLD: u32 = 64;
 /// The magic number at the beginning of a recording.
 const MAGIC: [u8; 8] = *b"VARTAREC";
-/// The version of the format: version 1 has no agents that are forgotten on request, and version 2 none that speak
-/// sd_notify(3).
-const VERSION: u32 = 3;
+/// The version of the format: version 1 has no agents that are forgotten on request, version 2 none that speak
+/// sd_notify(3), and version 3 none that are known by their names alone.
+const VERSION: u32 = 4;
 /// The offset of the checksum (CRC-32C), which covers everything before it.
 pub(super) const CRC_AT: usize = LENGTH - 4;
 /// The offset of a part of a name in its block, and the length of that part.
@@ -47,7 +47,7 @@ pub(super) mod kind {
     pub(in crate::services::recording) const HELLO: u8 = 2;
     pub(in crate::services::recording) const GOODBYE: u8 = 3;
     pub(in crate::services::recording) const PROCESS: u8 = 4;
-    /// A part of the name of the next hello, process or forget record.
+    /// A part of the name of the next hello, process, forget or report record.
     pub(in crate::services::recording) const NAME: u8 = 5;
     pub(in crate::services::recording) const BLIND: u8 = 6;
     pub(in crate::services::recording) const LOSS: u8 = 7;
@@ -58,6 +58,7 @@ pub(super) mod kind {
     pub(in crate::services::recording) const ATTACH: u8 = 12;
     pub(in crate::services::recording) const FORGET: u8 = 13;
     pub(in crate::services::recording) const NOTIFICATION: u8 = 14;
+    pub(in crate::services::recording) const REPORT: u8 = 15;
 }
 
 /// The transports of datagrams.
@@ -66,6 +67,16 @@ pub(super) mod way {
     pub(in crate::services::recording) const UDP: u8 = 1;
     pub(in crate::services::recording) const SECURE_UDP: u8 = 2;
     pub(in crate::services::recording) const NOTIFY: u8 = 3;
+    pub(in crate::services::recording) const NAMED: u8 = 4;
+}
+
+/// The events of reports.
+pub(super) mod event {
+    pub(in crate::services::recording) const BEAT: u8 = 0;
+    pub(in crate::services::recording) const STARTED: u8 = 1;
+    pub(in crate::services::recording) const ENDED: u8 = 2;
+    pub(in crate::services::recording) const FAILED: u8 = 3;
+    pub(in crate::services::recording) const DECLARED: u8 = 4;
 }
 
 /// The kinds of exits.
@@ -88,6 +99,8 @@ pub(super) mod flag {
     pub(in crate::services::recording) const BEAT: u32 = 256;
     pub(in crate::services::recording) const LEAVES: u32 = 512;
     pub(in crate::services::recording) const UNAWAITED: u32 = 1_024;
+    /// A failure has a status.
+    pub(in crate::services::recording) const STATUS: u32 = 2_048;
 }
 
 /// The fields of a record, whose meaning depends on its kind.
@@ -121,10 +134,14 @@ impl Fields {
         let way = match origin {
             Origin::Local => way::LOCAL,
             Origin::Notify => way::NOTIFY,
+            Origin::Named { .. } => way::NAMED,
             Origin::Udp(_) => way::UDP,
             Origin::SecureUdp(_) => way::SECURE_UDP,
         };
         let mut wide = [0; 16];
+        if let Origin::Named { uid } = origin {
+            wide[..4].copy_from_slice(&uid.to_le_bytes());
+        }
         let family = match origin.address() {
             None => 0,
             Some(IpAddr::V4(address)) => {
@@ -200,6 +217,7 @@ impl Fields {
         let origin = match (self.way, address) {
             (way::LOCAL, None) => Origin::Local,
             (way::NOTIFY, None) => Origin::Notify,
+            (way::NAMED, None) => Origin::Named { uid: u32::from_le_bytes([a, b, c, d]) },
             (way::UDP, Some(address)) => Origin::Udp(address),
             (way::SECURE_UDP, Some(address)) => Origin::SecureUdp(address),
             (other, _) => return Err(FormatError::Value { what: "way of a datagram", found: other.into() }),

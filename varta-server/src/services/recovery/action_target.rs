@@ -103,7 +103,7 @@ pub(super) fn fill(
 ) -> Result<Vec<String>, NotFilled> {
     let Transition { agent, unit, to, cause, .. } = transition;
     command.fill(|place| match place {
-        Placeholder::Pid => (agent.pid != 0).then(|| Cow::Owned(agent.pid.to_string())),
+        Placeholder::Pid => agent.shown_pid().map(|pid| Cow::Owned(pid.to_string())),
         Placeholder::Name => Some(Cow::Borrowed(&*agent.name)),
         Placeholder::Unit => unit.as_deref().map(Cow::Borrowed),
         Placeholder::State => Some(Cow::Borrowed(state(*to))),

@@ -312,7 +312,7 @@ impl Planner {
             {
                 None
             }
-            (_, Origin::Local | Origin::Notify) => Some(Refusal::NotAttested),
+            (_, Origin::Local | Origin::Notify | Origin::Named { .. }) => Some(Refusal::NotAttested),
         }
     }
 

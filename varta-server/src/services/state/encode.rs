@@ -13,11 +13,12 @@ pub(super) fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The origin of an agent: `local`, `udp 10.0.0.1`, `secure_udp fd00::1`.
+/// The origin of an agent: `local`, `named 1000`, `udp 10.0.0.1`, `secure_udp fd00::1`.
 pub(super) fn origin_text(origin: Origin) -> String {
     match origin {
         Origin::Local => "local".to_owned(),
         Origin::Notify => "notify".to_owned(),
+        Origin::Named { uid } => format!("named {uid}"),
         Origin::Udp(address) | Origin::SecureUdp(address) => {
             format!("{} {address}", origin.transport().as_str())
         }

@@ -72,7 +72,7 @@ pub(super) fn put(database: &Connection, agent: &AgentSnapshot, context: &Contex
             // All 64 bits: SQLite's integers are signed.
             key.map(|key| key.cast_signed()),
             agent.start_time.map(|time| whole(time.get())),
-            boot.as_ref().filter(|_| id.origin.is_local()),
+            boot.as_ref().filter(|_| id.origin.address().is_none()),
             agent.verdict.as_str(),
             last.status.as_str(),
             last.payload,
@@ -183,6 +183,7 @@ fn parse_origin(text: &str) -> Option<Origin> {
     match text.split_once(' ') {
         None if text == "notify" => Some(Origin::Notify),
         None => (text == "local").then_some(Origin::Local),
+        Some(("named", uid)) => uid.parse().ok().map(|uid| Origin::Named { uid }),
         Some(("udp", host)) => address(host).map(Origin::Udp),
         Some(("secure_udp", host)) => address(host).map(Origin::SecureUdp),
         Some(_) => None,

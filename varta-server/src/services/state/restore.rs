@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
+use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentSnapshot, Fate, Tracker, Verdict};
 use crate::ingest::Keyring;
 use crate::observe::{Boot, Remains};
@@ -41,6 +42,11 @@ pub(crate) fn restore(tracker: &mut Tracker, kept: Vec<PersistedAgent>, keyring:
 /// The fate of an agent's process. The start time becomes that which the process has in this time namespace;
 /// one of another boot is cleared, because it is not comparable any more.
 fn fate(agent: &mut AgentSnapshot, its_boot: Option<&Boot>, boot: Option<&Boot>) -> Fate {
+    if matches!(agent.agent.origin, Origin::Named { .. }) {
+        // It has no process; but what was under way when the host was booted is not any more.
+        let is_rebooted = its_boot.zip(boot).is_some_and(|(its_boot, boot)| its_boot.id != boot.id);
+        return if is_rebooted { Fate::Unknown } else { Fate::Lives };
+    }
     if !agent.agent.origin.is_local() {
         return Fate::Unknown;
     }

@@ -3,6 +3,7 @@
 pub(in crate::domain::tracker) mod agent;
 pub(in crate::domain::tracker) mod expected;
 pub(in crate::domain::tracker) mod index;
+pub(in crate::domain::tracker) mod named;
 pub(in crate::domain::tracker) mod names;
 pub(in crate::domain::tracker) mod origins;
 pub(in crate::domain::tracker) mod pending_hellos;

@@ -155,6 +155,11 @@ impl Sources {
         self.plain_in_all
     }
 
+    /// The number of agents at an origin of remote agents or of a user.
+    pub(in crate::domain::tracker) fn agents(&self, origin: Origin) -> usize {
+        self.find(origin).map_or(0, |source| self.entries[source.0 as usize].agents)
+    }
+
     /// The origin with this number.
     pub(in crate::domain::tracker) fn origin(&self, source: SourceId) -> Origin {
         self.entries[source.0 as usize].origin

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::time::MonoTime;
-use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::state::{Tracker, TransitionDetails};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::transition::Transition;
@@ -20,7 +19,7 @@ impl Tracker {
             let to = slot.verdict.filter(|verdict| verdict.is_alarm() || *verdict == Verdict::Unknown)?;
             let may_be_replaced = to == Verdict::Down && !slot.terminal && now < self.settles_at(number);
             let to = if may_be_replaced { Verdict::Unknown } else { to };
-            let is_local = slot.key.source == SourceId::LOCAL;
+            let is_local = slot.origin(&self.sources).address().is_none();
             let cause = match to {
                 Verdict::Up(_) | Verdict::Gone => Cause::Reported,
                 Verdict::Down => Cause::Exited { code: None },

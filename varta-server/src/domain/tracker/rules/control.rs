@@ -3,9 +3,10 @@
 use std::mem;
 use std::time::Duration;
 
+use crate::base::limits::MAX_DURATION;
 use crate::base::rate_limit::RateLimit;
 use crate::base::time::MonoTime;
-use crate::domain::beat::{ControlMessage, Hello, ReceivedControl, Sender};
+use crate::domain::beat::{ControlMessage, Hello, Origin, ReceivedControl, Sender};
 use crate::domain::expected::ExpectedAgents;
 use crate::domain::outcome::FrameOutcome;
 use crate::domain::process::identity::Processes;
@@ -58,6 +59,14 @@ impl Tracker {
             (known, ControlMessage::Notification(notification)) => {
                 return self.handle_notification(known, sender, notification, at, processes);
             }
+            (_, ControlMessage::Report(report)) => {
+                return match origin {
+                    Origin::Named { uid } => self.handle_report(uid, report, at),
+                    Origin::Local | Origin::Notify | Origin::Udp(_) | Origin::SecureUdp(_) => {
+                        FrameOutcome::Unattested
+                    }
+                };
+            }
             (None, ControlMessage::Goodbye { .. } | ControlMessage::Attach) => {
                 return FrameOutcome::OutOfOrder;
             }
@@ -105,6 +114,15 @@ impl Tracker {
     /// The stall timeout of an agent that requested this.
     pub(super) fn granted(&self, asked: Duration) -> Duration {
         asked.clamp(MIN_SILENCE, self.longest_silence())
+    }
+
+    /// The stall timeout of an agent of this origin that requested this. Of a named agent it is what its user has
+    /// said: nobody but the user knows when to expect the next report.
+    pub(super) fn granted_to(&self, origin: Origin, asked: Duration) -> Duration {
+        match origin {
+            Origin::Named { .. } => asked.clamp(MIN_SILENCE, MAX_DURATION),
+            Origin::Local | Origin::Notify | Origin::Udp(_) | Origin::SecureUdp(_) => self.granted(asked),
+        }
     }
 
     /// Gives an agent another name.

@@ -63,7 +63,9 @@ impl Tracker {
         let source = slot.key.source;
         let transport = slot.transport(&self.sources);
         let Some(verdict) = slot.verdict.take() else { return };
-        self.names.give_back(self.agents.rest(number).name);
+        let name = self.agents.rest(number).name;
+        self.named.remove(self.names.get(name), number);
+        self.names.give_back(name);
         self.agents.remove(number);
         self.adaptive_timeouts.forget(number);
         self.places.forget(number);

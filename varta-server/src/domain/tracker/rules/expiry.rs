@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::Transport;
+use crate::domain::beat::{Origin, Transport};
 use crate::domain::process::{Dossier, InspectionDepth, Lineage, ProcessActivity, ProcessId};
 use crate::domain::tracker::agents::agent::{IndexKey, Inspection, PageUse};
 use crate::domain::tracker::agents::origins::SourceId;
@@ -89,7 +89,12 @@ impl Tracker {
     pub(super) fn forget_at(&self, number: u32, verdict: Verdict) -> MonoTime {
         let rest = self.agents.rest(number);
         let kept = self.kept(self.names.get(rest.name), verdict).saturating_sub(rest.silent_before());
-        self.agents.slot(number).last_beat + kept
+        let slot = self.agents.slot(number);
+        if let Origin::Named { .. } = slot.origin(&self.sources) {
+            // Its deadline may be later than the end of the time for which others are kept.
+            return slot.last_beat + Duration::from_millis(u64::from(slot.fell_after)) + kept;
+        }
+        slot.last_beat + kept
     }
 
     /// How long an agent of this name is kept with this verdict after its last beat.
@@ -288,6 +293,7 @@ impl Tracker {
         let may_have_lost = self.may_have_lost(number);
         let silence = self.silence(number, now);
         let forget_at = self.forget_at(number, Verdict::Stalled);
+        let is_of_this_host = self.agents.slot(number).origin(&self.sources).address().is_none();
         let (slot, rest) = self.agents.both_mut(number);
         let Some(before) = slot.verdict else { return };
         let after = before.next(Event::DeadlinePassed);
@@ -296,7 +302,7 @@ impl Tracker {
             Some(dossier) if may_have_lost && !dossier.explanation.activity.is_blocked() => Cause::Lossy,
             Some(dossier) => cause_of(dossier.explanation.activity),
             None if may_have_lost => Cause::Lossy,
-            None if slot.key.source == SourceId::LOCAL => Cause::Silent,
+            None if is_of_this_host => Cause::Silent,
             None => Cause::Unreachable,
         };
         let change = TransitionDetails {

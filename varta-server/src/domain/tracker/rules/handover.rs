@@ -4,11 +4,13 @@
 //! Times are those of the clock of the tracker that gave it, which the next one must go on with. What is not here
 //! is found again: the entries of the wheel, the budget of inspections, and requests about processes.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
-use crate::domain::beat::{Hello, Sender, Transport};
+use crate::domain::beat::{Hello, Origin, Sender, Transport};
 use crate::domain::process::ProcessPlace;
 use crate::domain::tracker::agents::agent::{AgentCold, AgentHot};
 use crate::domain::tracker::agents::expected::ExpectedTracker;
@@ -26,7 +28,7 @@ use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// The version of the form of [`TrackerState`]. It is raised when any type in it changes.
-pub(crate) const TRACKER_STATE_VERSION: u32 = 2;
+pub(crate) const TRACKER_STATE_VERSION: u32 = 3;
 
 /// The state as it is written.
 #[derive(Debug, Serialize)]
@@ -164,6 +166,14 @@ impl Tracker {
         tracker.lost_at = state.lost_at;
         tracker.total_usage = state.total_usage;
         tracker.statistics = state.statistics;
+        for number in 0..tracker.agents.slots() {
+            let number = u32::try_from(number).expect("slots have numbers of that size");
+            let slot = tracker.agents.slot(number);
+            if slot.verdict.is_some() && matches!(slot.origin(&tracker.sources), Origin::Named { .. }) {
+                let name = Arc::clone(tracker.names.get(tracker.agents.rest(number).name));
+                tracker.named.add(&name, number);
+            }
+        }
         // Each agent is looked at once, and what its deadline is goes into the wheel.
         for number in 0..tracker.agents.slots() {
             let number = u32::try_from(number).expect("slots have numbers of that size");

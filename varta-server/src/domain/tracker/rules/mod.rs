@@ -10,6 +10,7 @@ mod false_positives;
 pub(super) mod forgetting;
 pub(super) mod handover;
 mod mass_silence;
+pub(super) mod named;
 mod notifications;
 mod persistence;
 mod remote_identity;

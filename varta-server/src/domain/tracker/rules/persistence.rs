@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
+use crate::domain::beat::Origin;
 use crate::domain::expected::Expected;
 use crate::domain::process::{ExitStatus, Lineage, PidfdTag, ProcessStart};
 use crate::domain::tracker::agents::agent::{
@@ -82,7 +83,7 @@ impl Tracker {
         let longest = now + self.longest_silence();
         let extra = AgentRare {
             // The agent's next Hello says whether that is its request or three of its intervals.
-            asked: agent.asked.map(|asked| AskedTimeout::Requested(self.granted(asked))),
+            asked: agent.asked.map(|asked| AskedTimeout::Requested(self.granted_to(origin, asked))),
             busy_until: if agent.busy_until > now { agent.busy_until.min(longest) } else { MonoTime::START },
             silent_before: agent.silent_before,
             silent_at_least: agent.silent_at_least,
@@ -103,6 +104,9 @@ impl Tracker {
             ..AgentCold::new(self.names.take(name), started, twin)
         };
         let number = self.add(origin, slot, rest);
+        if let Origin::Named { .. } = origin {
+            self.named.add(name, number);
+        }
         self.apply_rules(number);
         // The agent counts as seen if it is also expected, and is not missed twice.
         self.expected.hear(name);
@@ -172,7 +176,10 @@ impl Tracker {
 
     /// Whether an agent exists that would be taken for this one.
     fn knows(&self, agent: &AgentSnapshot) -> bool {
-        let AgentId { origin, pid, twin, .. } = agent.agent;
+        let AgentId { origin, pid, twin, ref name } = agent.agent;
+        if matches!(origin, Origin::Named { .. }) && self.named.find(name).is_some() {
+            return true;
+        }
         let Some(source) = self.sources.find(origin) else { return false };
         let key = IndexKey { source, pid, lane: agent.lane };
         let is_there = |number| self.agents.rest(number).twin == twin || self.agents.slot(number).key == key;

@@ -10,6 +10,7 @@ mod learned;
 mod losses;
 mod mistakes;
 mod model;
+mod named;
 mod notifications;
 mod pages;
 mod policy;

@@ -63,11 +63,16 @@ pub enum Cause {
     /// Its beats may have been refused by the kernel: since the last of them the queue of the Unix socket was
     /// full.
     QueueFull,
+    /// It was reported to have failed.
+    Failed {
+        /// The exit status that was reported.
+        status: Option<u8>,
+    },
 }
 
 impl Cause {
     /// Every cause's name, in the order in which metrics list them.
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 23] = [
         "first_beat",
         "reported",
         "recovered",
@@ -90,6 +95,7 @@ impl Cause {
         "traced",
         "dumping_core",
         "queue_full",
+        "failed",
     ];
 
     /// Its place in [`Cause::NAMES`].
@@ -118,6 +124,7 @@ impl Cause {
             Cause::Traced => 19,
             Cause::DumpingCore => 20,
             Cause::QueueFull => 21,
+            Cause::Failed { .. } => 22,
         }
     }
 

@@ -107,13 +107,24 @@ pub struct AgentId {
     pub name: Arc<str>,
     /// The transport and address that it beats from.
     pub origin: Origin,
-    /// The process id on its host; 0 for an expected agent that has not come.
+    /// The process id on its host; 0 for an expected agent that has not come. One that is known by its name alone has a
+    /// number that no process can have, see [`AgentId::shown_pid`].
     pub pid: u32,
     /// Distinguishes agents that share origin and pid.
     pub twin: Twin,
 }
 
 impl AgentId {
+    /// The process id on its host; `None` for an agent that has none, because it has not come or is known by its name
+    /// alone.
+    #[must_use]
+    pub const fn shown_pid(&self) -> Option<u32> {
+        match (self.origin, self.pid) {
+            (Origin::Named { .. }, _) | (_, 0) => None,
+            (_, pid) => Some(pid),
+        }
+    }
+
     /// The identity of an expected agent that has not come.
     pub(crate) fn expected(name: &Arc<str>) -> Self {
         AgentId { name: Arc::clone(name), origin: Origin::Local, pid: 0, twin: Twin::FIRST }
@@ -123,10 +134,8 @@ impl AgentId {
 /// `name[pid]`, as in system logs; `name[pid]#2` for the second of two twins.
 impl fmt::Display for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.pid == 0 {
-            return write!(f, "{}", self.name.escape_debug());
-        }
-        write!(f, "{}[{}]", self.name.escape_debug(), self.pid)?;
+        let Some(pid) = self.shown_pid() else { return write!(f, "{}", self.name.escape_debug()) };
+        write!(f, "{}[{pid}]", self.name.escape_debug())?;
         if self.twin == Twin::FIRST { Ok(()) } else { write!(f, "#{}", self.twin.number()) }
     }
 }

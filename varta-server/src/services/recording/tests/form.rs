@@ -241,8 +241,8 @@ fn a_file_of_another_kind_or_version_is_told_from_a_broken_one() {
     };
     assert_eq!(with(0, b'v'), Err(FormatError::NotARecording));
     assert_eq!(
-        [0, 4].map(|version| with(8, version)),
-        [0, 4].map(|found| Err(FormatError::Version { found }))
+        [0, 5].map(|version| with(8, version)),
+        [0, 5].map(|found| Err(FormatError::Version { found }))
     );
     assert_eq!(with(8, 1), Err(FormatError::Checksum), "version 1 is read");
     assert_eq!(with(30, 1), Err(FormatError::Checksum));
@@ -252,7 +252,7 @@ proptest! {
     /// A block with a valid checksum and arbitrary content decodes to a record or an error, and a record can
     /// be encoded.
     #[test]
-    fn no_block_does_any_harm(kind in 0_u8..15, rest in prop::collection::vec(any::<u8>(), LENGTH - 5)) {
+    fn no_block_does_any_harm(kind in 0_u8..16, rest in prop::collection::vec(any::<u8>(), LENGTH - 5)) {
         let mut block = [0; LENGTH];
         block[0] = kind;
         block[1..LENGTH - 4].copy_from_slice(&rest);

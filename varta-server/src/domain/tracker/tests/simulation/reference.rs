@@ -361,6 +361,7 @@ impl Reference {
         let is_only_one = match sender.origin {
             Origin::Local | Origin::Notify => matches!(known.handles[..], [(known, _)] if known == handle),
             Origin::Udp(_) | Origin::SecureUdp(_) => newest == Some(handle),
+            Origin::Named { .. } => unreachable!("nobody reports here"),
         };
         assert!(changes.len() <= usize::from(!is_over), "{changes:?}");
         assert!(is_over || !is_only_one || changes.len() == 1, "who says goodbye is gone");
