@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use varta_proto::control::AgentName;
+
 use crate::domain::beat::{Hello, Sender};
 
 /// The maximum number of Hellos that wait for a first beat. Beyond it the oldest are dropped: an agent
@@ -24,6 +26,11 @@ impl PendingHellos {
             self.0.pop_front();
         }
         self.0.push_back((sender, introduction));
+    }
+
+    /// The name by which a sender has introduced itself.
+    pub(in crate::domain::tracker) fn name_of(&self, sender: Sender) -> Option<&AgentName> {
+        self.0.iter().find(|(waiting, _)| *waiting == sender)?.1.name.as_ref()
     }
 
     #[inline]

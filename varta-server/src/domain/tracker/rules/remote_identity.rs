@@ -6,14 +6,18 @@
 //! old port behind. When something new comes from a port that was left, both are alive: the earlier sender
 //! continues the agent, and the newcomer is attributed to another that has been silent since it came. Only
 //! when all of them have beaten is the newcomer an agent of its own.
+//!
+//! Whoever introduces itself by a name before its first beat is none of those that have introduced themselves by
+//! others: the pid of a process that has ended is soon another's, and in containers most have the same.
 
 use varta_proto::Frame;
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::ReceivedBeat;
+use crate::domain::beat::{ReceivedBeat, Sender};
 use crate::domain::outcome::FrameOutcome;
 use crate::domain::process::identity::Processes;
 use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, IndexKey};
+use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::port_history::{PortHistory, PreviousPort};
 use crate::domain::tracker::agents::session::Session;
 use crate::domain::tracker::state::{Tracker, TransitionDetails};
@@ -25,6 +29,9 @@ use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
 /// the jitter of a network.
 const CONTINUES_WITHIN_NANOS: u128 = 50_000_000;
 
+/// Whether an agent has introduced itself by another name than the newcomer.
+type HasOtherName = bool;
+
 /// Whether an agent is not up.
 type IsDeparted = bool;
 
@@ -35,8 +42,9 @@ struct RemoteMatch {
     taken: u64,
     /// The number of agents with the key of the beat.
     same_key: usize,
-    /// Of those, the one that was silent for longest; one that is up comes before all that are not.
-    longest_silent: Option<(IsDeparted, MonoTime, u32)>,
+    /// Of those, the one that was silent for longest; one that is up comes before all that are not, and after all of them
+    /// those with other names.
+    longest_silent: Option<(HasOtherName, IsDeparted, MonoTime, u32)>,
     /// Of those, the one whose session the beat continues best.
     continued: Option<(u128, u32)>,
     /// Of those, the one that has left the port of the beat, with the index in its history.
@@ -58,7 +66,7 @@ impl Tracker {
         processes: &mut impl Processes,
     ) -> FrameOutcome {
         let found = self.find_twins(key, beat);
-        let Some((.., silent)) = found.longest_silent else {
+        let Some((has_other_name, .., silent)) = found.longest_silent else {
             return match found.free_twin() {
                 Some(twin) => self.handle_unknown(beat, twin, processes),
                 None => FrameOutcome::SourceLimit,
@@ -85,6 +93,12 @@ impl Tracker {
             if beat.frame.nonce != 1 {
                 return FrameOutcome::OutOfOrder;
             }
+        }
+        if has_other_name
+            && found.continued.is_none()
+            && let Some(twin) = found.free_twin()
+        {
+            return self.handle_unknown(beat, twin, processes);
         }
         let number = found.continued.map_or(silent, |(_, number)| number);
         self.leave_port(number, beat.received_at);
@@ -114,7 +128,7 @@ impl Tracker {
             }
             found.same_key += 1;
             let is_away = !slot.verdict.is_some_and(Verdict::is_awaited);
-            let silent = (is_away, slot.last_beat, number);
+            let silent = (self.has_other_name(number, beat.sender), is_away, slot.last_beat, number);
             if found.longest_silent.is_none_or(|known| silent < known) {
                 found.longest_silent = Some(silent);
             }
@@ -129,6 +143,13 @@ impl Tracker {
             }
         }
         found
+    }
+
+    /// Whether an agent has introduced itself by another name than this sender, which has not beaten yet.
+    fn has_other_name(&self, number: u32, sender: Sender) -> bool {
+        let AgentCold { name, name_source, .. } = self.agents.rest(number);
+        *name_source == NameSource::Agent
+            && self.waiting.name_of(sender).is_some_and(|said| **self.names.get(*name) != *said.as_str())
     }
 
     fn leave_port(&mut self, number: u32, at: MonoTime) {

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 use varta_proto::Status;
+use varta_proto::control::AgentName;
 
-use crate::domain::beat::KeyId;
+use crate::domain::beat::{ControlMessage, Hello, KeyId};
 use crate::domain::tracker::tests::*;
 
 const HOST: &str = "10.0.0.7";
@@ -419,4 +420,26 @@ fn beats_of_many_twins_that_start_together_are_counted_to_one_of_them() {
     world.beat_on(&mut containers, 1, 20);
     let beats: u64 = world.tracker.agents(0..usize::MAX).map(|agent| agent.last.beats).sum();
     assert_eq!((world.tracker.len(), beats), (12, 12 * 19));
+}
+
+#[test]
+fn a_newcomer_with_the_pid_of_another_and_a_name_of_its_own_is_another_agent() {
+    for came_at in [4, 10] {
+        let mut world = World::new();
+        let mut remotes = [Remote::sealed(4000, 1, at(0)), Remote::sealed(4001, 1, at(came_at))];
+        for (index, (name, second)) in [("first", 1), ("second", came_at)].into_iter().enumerate() {
+            world.pass(at(second));
+            world.transitions();
+            let hello = Hello { name: Some(AgentName::parse(name).unwrap()), ..Hello::default() };
+            let (sender, said) = (remotes[index].sender, ControlMessage::Hello(hello));
+            world.handle_control(&ReceivedControl { received_at: at(second), sender, said });
+            world.beat_on(&mut remotes[index..=index], second, second + 3);
+        }
+        // The first is up or stalled, and stays what it is.
+        let told: Vec<_> = std::iter::from_fn(|| world.tracker.poll_transition()).collect();
+        assert_eq!((&*told[0].agent.name, told[0].cause, told.len()), ("second", Cause::FirstBeat, 1));
+        world.beat_on(&mut remotes, came_at + 3, came_at + 5);
+        let agents = world.tracker.agents(0..usize::MAX).map(|agent| (agent.name.to_string(), agent.verdict));
+        assert_eq!(agents.collect::<Vec<_>>(), [("first".to_owned(), UP), ("second".to_owned(), UP)]);
+    }
 }
