@@ -7,13 +7,15 @@ use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use varta_integration_tests::handover_peer::{self, HandoverMessage, HandoverPeer};
 use varta_integration_tests::{
     AgentProcess, Ended, LIMIT, Network, Options, Receiver, Scrape, Scratch, Server, Signal, agent, http,
@@ -72,6 +74,18 @@ fn assert_no_counter_fell(before: &Scrape, after: &Scrape) {
         }
         let now = after.get(&series).copied();
         assert!(now.is_some_and(|now| now >= value), "{series:?} was {value} and is {now:?}");
+    }
+}
+
+#[test]
+fn the_server_that_is_there_answers_at_the_control_socket_as_itself() {
+    let server = Server::start(["--stall-after", "1h"]);
+    let mut successors = Vec::new();
+    for _ in 0..3 {
+        successors.push(upgrade(&server));
+        let stream = UnixStream::connect(server.control_socket()).unwrap();
+        let peer = getsockopt(&stream, PeerCredentials).unwrap();
+        assert_eq!(u32::try_from(peer.pid()), Ok(successors.last().unwrap().0));
     }
 }
 

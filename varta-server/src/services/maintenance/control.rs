@@ -47,6 +47,10 @@ impl ControlListener {
         let (socket, file) = match given.take_unix(&options.path, Type::STREAM, OPTION)? {
             Some(socket) => {
                 let (socket, file) = SocketFile::adopt(socket, &options.path, given.files())?;
+                // Who connects is told the credentials of whoever has called this last.
+                let failed =
+                    |source| Error::Socket { path: options.path.clone(), action: "listen on it", source };
+                socket.listen(BACKLOG).map_err(failed)?;
                 (OwnedFd::from(socket).into(), file)
             }
             None => SocketFile::listen(&options.path, BACKLOG, OPTION, given.files())?,
