@@ -84,6 +84,13 @@ impl Admission {
         }
     }
 
+    /// Notes that another server may have read the socket.
+    pub(super) fn forget_pidfds(&mut self) {
+        if let Admission::Unix(unix) = self {
+            unix.pidfds.forget();
+        }
+    }
+
     /// When pidfds of senders are asked for again; `None` while they are.
     #[inline]
     pub(super) fn pidfds_resume_at(&self) -> Option<MonoTime> {

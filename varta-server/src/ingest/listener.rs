@@ -95,7 +95,7 @@ impl Listener {
         let (senders, nobody) = Senders::new(allowed, OverflowIds::of_server(), user_and_groups);
         nobody.warn();
         let refusals = RefusalLog::new();
-        let pidfds = SenderPidfds::of(socket.as_fd());
+        let pidfds = SenderPidfds::new();
         let rules = UnixAdmission { senders, namespaces, refusals, queue, pages, closer, pidfds };
         let gate = Admission::Unix(Box::new(rules));
         let held = HeldSocket::new(options.clone(), file.place().clone(), file.is_removed());
@@ -191,6 +191,7 @@ impl Listener {
                 drop(permit);
                 let Some(next) = way.enter(&stop).await else { return Ok(()) };
                 permit = next;
+                gate.forget_pidfds();
                 shut.set(way.shut());
                 goes_on = true;
             }

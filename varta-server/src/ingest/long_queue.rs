@@ -59,8 +59,7 @@ pub(super) fn adopt(
     Ok((OwnedFd::from(socket).into(), file, queue))
 }
 
-/// `None` when this process may not make a network namespace or set the length there.
-/// The same for a socket with an abstract name, which is one of the server's network namespace: its queue has the length
+/// Binds a socket with an abstract name, which is one of the server's network namespace: its queue has the length
 /// that the host gives.
 pub(super) fn bind_abstract(address: &NotifyAddress) -> Result<(OwnedFd, Option<usize>), Error> {
     let failed = |source| Error::Listener { endpoint: format!("notify:{address}"), action: "bind", source };
@@ -71,6 +70,7 @@ pub(super) fn bind_abstract(address: &NotifyAddress) -> Result<(OwnedFd, Option<
     Ok((socket.into(), queue_length()))
 }
 
+/// `None` when this process may not make a network namespace or set the length there.
 fn bind_in_own_namespace(
     options: &SocketOptions,
     wanted: usize,

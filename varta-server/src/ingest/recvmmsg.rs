@@ -78,6 +78,18 @@ pub(crate) fn pass_pidfds(socket: BorrowedFd<'_>, passes: bool) -> io::Result<()
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether the kernel opens a pidfd of the sender with each datagram that is received.
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "four bytes")]
+pub(crate) fn passes_pidfds(socket: BorrowedFd<'_>) -> bool {
+    let mut value: libc::c_int = 0;
+    let mut length = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    let (level, option, pointer) = (libc::SOL_SOCKET, libc::SO_PASSPIDFD, ptr::from_mut(&mut value).cast());
+    // SAFETY: the option gives an integer, which lives through the call, as does its length.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, pointer, &mut length) };
+    result == 0 && value != 0
+}
+
 /// The flags of the call. The kernel sets `MSG_TRUNC` and `MSG_CTRUNC` in each message unasked.
 const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
 

@@ -17,32 +17,50 @@ use crate::ingest::recvmmsg::pass_pidfds;
 const WINDOW: Duration = Duration::from_millis(100);
 const DATAGRAMS_PER_WINDOW: usize = 64;
 
+/// Whether the socket passes pidfds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passing {
+    /// As whoever read it before has left it.
+    Unknown,
+    /// As this was set.
+    Set(bool),
+    /// The kernel has no such option.
+    Never,
+}
+
 /// Whether the socket passes pidfds, and how many datagrams came in this window.
 #[derive(Debug)]
 pub(super) struct SenderPidfds {
-    /// `None` where the kernel has no such option.
-    passes: Option<bool>,
+    passing: Passing,
     window_ends: MonoTime,
     datagrams: usize,
 }
 
 impl SenderPidfds {
-    /// Asks for the pidfds of those who send to `socket`.
-    pub(super) fn of(socket: BorrowedFd<'_>) -> Self {
-        let passes = pass_pidfds(socket, true).ok().map(|()| true);
-        SenderPidfds { passes, window_ends: MonoTime::START, datagrams: 0 }
+    /// For a socket that others may read until this is [asked](Self::ask) for the first time.
+    pub(super) fn new() -> Self {
+        SenderPidfds { passing: Passing::Unknown, window_ends: MonoTime::START, datagrams: 0 }
+    }
+
+    /// Notes that others may have read the socket, and set it as they wanted it.
+    pub(super) fn forget(&mut self) {
+        if self.passing != Passing::Never {
+            self.passing = Passing::Unknown;
+        }
     }
 
     /// Whether the next datagrams of `socket` come with pidfds. `may` is false where they would find no room.
     #[inline]
     pub(super) fn ask(&mut self, socket: BorrowedFd<'_>, may: bool) -> bool {
-        let Some(passes) = self.passes else { return false };
-        let wanted = may && self.datagrams < DATAGRAMS_PER_WINDOW;
-        if passes != wanted {
-            // What could be set once can be set again.
-            self.passes = pass_pidfds(socket, wanted).ok().map(|()| wanted);
+        if self.passing == Passing::Never {
+            return false;
         }
-        self.passes == Some(true)
+        let wanted = may && self.datagrams < DATAGRAMS_PER_WINDOW;
+        if self.passing != Passing::Set(wanted) {
+            // What could be set once can be set again.
+            self.passing = pass_pidfds(socket, wanted).map_or(Passing::Never, |()| Passing::Set(wanted));
+        }
+        self.passing == Passing::Set(true)
     }
 
     /// Notes a batch of datagrams.
@@ -57,7 +75,7 @@ impl SenderPidfds {
     /// When pidfds are asked for again; `None` while they are.
     #[inline]
     pub(super) fn resumes_at(&self) -> Option<MonoTime> {
-        (self.passes.is_some() && self.datagrams >= DATAGRAMS_PER_WINDOW).then_some(self.window_ends)
+        (self.passing != Passing::Never && self.datagrams >= DATAGRAMS_PER_WINDOW).then_some(self.window_ends)
     }
 
     /// Begins a window.
@@ -73,11 +91,27 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
+    use crate::ingest::recvmmsg::passes_pidfds;
+
+    #[test]
+    fn what_another_reader_has_left_set_is_set_anew_before_anything_is_received() {
+        let socket = UnixDatagram::unbound().unwrap();
+        let (mut one, mut other) = (SenderPidfds::new(), SenderPidfds::new());
+        if !one.ask(socket.as_fd(), true) {
+            return; // A kernel before Linux 6.5.
+        }
+        // The other one receives without, as in a crowd.
+        assert!(!other.ask(socket.as_fd(), false));
+        one.forget();
+        assert!(one.ask(socket.as_fd(), true) && passes_pidfds(socket.as_fd()));
+        other.forget();
+        assert!(!other.ask(socket.as_fd(), false) && !passes_pidfds(socket.as_fd()));
+    }
 
     #[test]
     fn a_crowd_is_received_without_pidfds_until_the_window_is_over() {
         let socket = UnixDatagram::unbound().unwrap();
-        let mut pidfds = SenderPidfds::of(socket.as_fd());
+        let mut pidfds = SenderPidfds::new();
         let at = MonoTime::from_secs(1);
         let has_them = pidfds.ask(socket.as_fd(), true);
         pidfds.note(DATAGRAMS_PER_WINDOW - 1, at);

@@ -1,6 +1,7 @@
 //! Sets of listeners that are staged and committed, without an engine.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::ingest::keyring::{KeyFiles, Keyring};
 use crate::ingest::listeners::{ListenerSet, Listeners, Surroundings};
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::options::IngestOptions;
+use crate::ingest::recvmmsg::{pass_pidfds, passes_pidfds};
 use crate::ingest::shm::ShmPages;
 use crate::metrics::Registry;
 use crate::metrics::faults::Faults;
@@ -38,12 +40,17 @@ struct World {
 impl World {
     /// Listeners that read.
     fn start(options: impl FnOnce(&Path) -> IngestOptions) -> Self {
+        World::start_at(Gate::new(false), |directory, _| options(directory))
+    }
+
+    /// Listeners at this gate, which take given sockets.
+    fn start_at(gate: Gate, options: impl FnOnce(&Path, &GivenSockets) -> IngestOptions) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (clock, registry, stop) = (Clock::start(), Registry::for_test(), CancellationToken::new());
         let pages = ShmPages::new(0, clock, &registry);
         let keyring = Keyring::read(&KeyFiles::default(), 1, STALL_AFTER, Vec::new()).unwrap();
-        let options = options(directory.path());
         let given = GivenSockets::default();
+        let options = options(directory.path(), &given);
         let listeners = Listeners::bind(&options, &pages, &keyring, &given, &registry, &stop).unwrap();
         let (to_inbox, inbox) = mpsc::channel(8);
         let surroundings = Surroundings {
@@ -53,7 +60,7 @@ impl World {
             frames: Transport::ALL.map(|transport| FrameCounters::new(&registry, transport)),
             watcher: FileWatcher::new(),
             faults: Faults::new(&registry),
-            gate: Gate::new(false),
+            gate,
         };
         let set = listeners.set().clone();
         tokio::spawn(listeners.start(surroundings).run(stop.clone()));
@@ -98,6 +105,29 @@ async fn a_socket_that_is_taken_away_is_read_and_gone_when_the_reload_has_ended_
     world.stop.cancel();
     assert!(world.inbox.recv().await.is_none(), "the last of them ends the inbox");
     assert!(!world.path("one").exists());
+}
+
+#[tokio::test]
+async fn a_socket_that_another_server_reads_is_not_set_otherwise_before_the_gate_is_open() {
+    let gate = Gate::new(true);
+    let mut read_by_another = None;
+    let mut world = World::start_at(gate.clone(), |directory, given| {
+        let path = directory.join("one");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        read_by_another = Some(socket.try_clone().unwrap());
+        given.add_inherited(socket.into(), "socket".to_owned(), true, Some(11)).unwrap();
+        IngestOptions::for_socket(path)
+    });
+    let socket = read_by_another.unwrap();
+    send(&world.path("one"), 1).unwrap();
+    // The listener's task comes to the gate.
+    tokio::task::yield_now().await;
+    assert!(!passes_pidfds(socket.as_fd()));
+    let has_option = pass_pidfds(socket.as_fd(), false).is_ok();
+    gate.open();
+    assert_eq!(world.beats().await, 1);
+    assert_eq!(passes_pidfds(socket.as_fd()), has_option);
+    world.stop.cancel();
 }
 
 #[tokio::test]
