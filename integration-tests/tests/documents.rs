@@ -85,8 +85,11 @@ fn every_option_that_a_document_names_exists() {
         command.args(arguments);
         run_to_its_end(command).stdout
     };
-    let tasks = ["replay", "pause", "resume", "pauses", "forget", "ack", "unack", "upgrade", "exec", "beat"]
-        .map(|task| help(&[task, "--help"]));
+    let tasks = [
+        "replay", "pause", "resume", "pauses", "forget", "ack", "unack", "upgrade", "exec", "beat",
+        "schedule",
+    ]
+    .map(|task| help(&[task, "--help"]));
     let of_groups =
         [["audit", "verify"], ["config", "check"]].map(|[group, task]| help(&[group, task, "--help"]));
     let help = help(&["--help"]) + &tasks.concat() + &of_groups.concat();

@@ -247,6 +247,13 @@ const ROWS: &[Row] = &[
             ("253", "services/exec/notify.rs", "MAX_DESCRIPTORS"),
         ],
     ),
+    (
+        "a schedule, whose times",
+        &[
+            ("255", "domain/schedule/mod.rs", "MAX_BYTES"),
+            ("3650 days", "domain/schedule/mod.rs", "MAX_INTERVAL"),
+        ],
+    ),
     ("silence that a command can ask", &[("86,400 s", "services/exec/supervisor.rs", "MAX_BUSY")]),
     ("ancestors of a process", &[("1,000", "observe/group.rs", "MAX_GENERATIONS")]),
     (

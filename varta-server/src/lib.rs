@@ -67,8 +67,15 @@ pub mod cli {
     };
     pub use crate::services::recording::{RecordingArgs, RecordingTask, ReplayArgs};
     pub use crate::services::recovery::{RecoveryArgs, Variable};
+    pub use crate::services::schedule::{ScheduleArgs, ScheduleTask};
     pub use crate::services::state::StateArgs;
     pub use crate::services::{Sections, Task as ServiceTask};
+}
+
+/// When something recurring is due.
+pub mod schedule {
+    pub use crate::base::time_zone::{TimeZone, UnknownTimeZone};
+    pub use crate::domain::schedule::{Schedule, ScheduleError, ScheduleKind};
 }
 
 /// What can be configured of the sockets.

@@ -43,6 +43,7 @@ fn help_of_the_program_and_of_every_subcommand() {
             "audit",
             "audit verify",
             "exec",
+            "schedule",
             "config",
             "config check",
             "config show",

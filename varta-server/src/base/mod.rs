@@ -24,6 +24,7 @@ pub(crate) mod socket_files;
 mod socket_path;
 pub(crate) mod stdout;
 pub mod time;
+pub(crate) mod time_zone;
 pub(crate) mod version;
 pub(crate) mod visible;
 pub(crate) mod worker_thread;

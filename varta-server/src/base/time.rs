@@ -98,10 +98,29 @@ pub(crate) fn parse_rfc3339(text: &str) -> Result<SystemTime, humantime::Timesta
 /// A moment of the wall clock in whole milliseconds, from 1970 to the end of the year 9999: what RFC 3339 can
 /// write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct WallTime(u64);
+pub struct WallTime(u64);
 
 impl WallTime {
     const MAX: u64 = END_OF_RFC3339.as_secs() * 1_000 - 1;
+
+    /// Reads a moment in UTC as RFC 3339 writes it, with a `Z` behind it and any fraction of a second.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, humantime::TimestampError> {
+        parse_rfc3339(text).map(WallTime::from)
+    }
+
+    /// Seconds since 1970; not after the year 9999.
+    pub(crate) fn from_seconds(seconds: i64) -> Self {
+        WallTime(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000).min(Self::MAX))
+    }
+
+    /// Whole seconds since 1970.
+    pub(crate) fn as_seconds(self) -> i64 {
+        i64::try_from(self.0 / 1_000).unwrap_or(i64::MAX)
+    }
 
     /// Milliseconds since 1970.
     pub(crate) const fn as_millis(self) -> u64 {

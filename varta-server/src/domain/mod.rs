@@ -13,6 +13,7 @@ pub mod outcome;
 pub(crate) mod process;
 pub mod report;
 mod rules;
+pub(crate) mod schedule;
 pub(crate) mod service_message;
 pub mod tracker;
 

@@ -18,26 +18,25 @@ pub(crate) mod log;
 pub mod maintenance;
 pub mod recording;
 pub mod recovery;
+pub mod schedule;
 pub mod state;
 pub(crate) mod systemd;
+mod tasks;
 #[cfg(test)]
 pub mod worked_example;
 
 use std::future::Future;
-use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use self::alerts::{AlertArgs, AlertOptions, service::Alerts};
-use self::audit::{AuditArgs, AuditOptions, AuditTask, service::Audit};
-use self::beat::BeatTask;
+use self::audit::{AuditArgs, AuditOptions, service::Audit};
 use self::context::Context;
 use self::events::{EventsArgs, EventsOptions, service::Events};
-use self::exec::ExecTask;
 use self::heartbeat::{HeartbeatArgs, HeartbeatOptions, service::Heartbeat};
 use self::http::{HttpArgs, HttpOptions, service::Http};
-use self::maintenance::{MaintenanceArgs, MaintenanceTask, PlannedPauses};
-use self::recording::{RecordOptions, RecordingArgs, RecordingTask, service::Recording};
+use self::maintenance::{MaintenanceArgs, PlannedPauses};
+use self::recording::{RecordOptions, RecordingArgs, service::Recording};
 use self::recovery::{RecoveryArgs, RecoveryOptions, RecoveryTables, service::Recovery};
 use self::state::{StateArgs, StateOptions, service::State};
 use self::systemd::service::{ReloadNotice, Systemd};
@@ -52,6 +51,8 @@ use crate::engine::state_queue::StateSink;
 use crate::ingest::Keyring;
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::metrics::family::Family;
+
+pub use self::tasks::Task;
 
 /// The families of the example of CONTRIBUTING.md, for the tests of all families. No server exports them.
 #[cfg(test)]
@@ -112,45 +113,6 @@ pub struct Sections {
     /// Who watches this server.
     #[command(flatten, next_help_heading = "Heartbeat of the server")]
     pub heartbeat: HeartbeatArgs,
-}
-
-/// What the program can do instead of serving.
-#[derive(Clone, Debug, Subcommand)]
-#[non_exhaustive]
-pub enum Task {
-    /// With a recording.
-    #[command(flatten)]
-    Recording(RecordingTask),
-    /// With the agents of a running server.
-    #[command(flatten)]
-    Maintenance(MaintenanceTask),
-    /// Work with an audit log
-    #[command(subcommand)]
-    Audit(AuditTask),
-    /// With a command of the user.
-    #[command(flatten)]
-    Exec(ExecTask),
-    /// With a word on a job.
-    #[command(flatten)]
-    Beat(BeatTask),
-}
-
-impl Task {
-    /// Does it, and prints what came of it. Gives the exit status of the program.
-    ///
-    /// # Errors
-    ///
-    /// What kept it from being done.
-    pub fn run(&self) -> Result<ExitCode, Error> {
-        match self {
-            Task::Recording(task) => task.run()?,
-            Task::Maintenance(task) => task.run()?,
-            Task::Audit(task) => task.run()?,
-            Task::Beat(task) => task.run()?,
-            Task::Exec(task) => return task.run(),
-        }
-        Ok(ExitCode::SUCCESS)
-    }
 }
 
 /// The tables of the file that capabilities have.
