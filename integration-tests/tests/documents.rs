@@ -86,7 +86,7 @@ fn every_option_that_a_document_names_exists() {
         run_to_its_end(command).stdout
     };
     let tasks = [
-        "replay", "pause", "resume", "pauses", "forget", "ack", "unack", "upgrade", "exec", "beat",
+        "replay", "status", "pause", "resume", "pauses", "forget", "ack", "unack", "upgrade", "exec", "beat",
         "schedule",
     ]
     .map(|task| help(&[task, "--help"]));

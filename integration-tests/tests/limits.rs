@@ -270,6 +270,14 @@ const ROWS: &[Row] = &[
             ("1,024", "services/maintenance/schedule.rs", "MAX_PAUSES"),
         ],
     ),
+    ("agents in alarm that the server keeps", &[("10,000", "services/alarms/board.rs", "MAX")]),
+    (
+        "agents in alarm that `varta-server status` lists",
+        &[
+            ("500", "services/maintenance/status.rs", "MAX_LISTED"),
+            ("3,072 KiB", "services/maintenance/status.rs", "MAX_LISTED_LEN"),
+        ],
+    ),
     ("acknowledged alarms", &[("1,024", "services/maintenance/acks.rs", "MAX_ACKS")]),
     ("names that complete a command line", &[("1,000", "services/maintenance/names.rs", "MAX_NAMES")]),
     ("agents of one request to forget", &[("256", "services/maintenance/trail.rs", "MAX_RECORDED")]),

@@ -6,6 +6,7 @@
 //! [`Task`] too, tables of the file have theirs in [`Tables`], and what is read again on SIGHUP has one in
 //! `Reload`.
 
+pub(crate) mod alarms;
 pub mod alerts;
 pub mod audit;
 pub mod beat;
@@ -332,13 +333,14 @@ impl Services {
         } = self;
         let pauses = maintenance.pauses().clone();
         log::service::start(context);
+        let alarms = alarms::service::start(context);
         let state = state.start(context, tracker)?;
         let recorder = recording.start(context)?;
         let notifier = alerts.start(context, &pauses, maintenance.take_ack_requests());
         let audit_writer = audit.start(context)?;
         recovery.start(context, audit_writer.clone(), notifier, &pauses)?;
         events.start(context)?;
-        maintenance.start(context, audit_writer);
+        maintenance.start(context, audit_writer, alarms);
         http.start(context, kernel_drops)?;
         heartbeat.start(context);
         systemd.start(context);

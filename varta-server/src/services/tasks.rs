@@ -45,7 +45,7 @@ impl Task {
     pub fn run(&self) -> Result<ExitCode, Error> {
         match self {
             Task::Recording(task) => task.run()?,
-            Task::Maintenance(task) => task.run()?,
+            Task::Maintenance(task) => return task.run(),
             Task::Audit(task) => task.run()?,
             Task::Beat(task) => task.run()?,
             Task::Exec(task) => return task.run(),

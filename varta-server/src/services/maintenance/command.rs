@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -23,6 +24,7 @@ use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
 use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason};
 use crate::services::maintenance::protocol::{Matches, Request, Response, check_length};
 use crate::services::maintenance::server_commands::{ReloadArgs, UpgradeArgs};
+use crate::services::maintenance::status_command::StatusArgs;
 
 /// What a running server can be asked.
 #[derive(Clone, Debug, Subcommand)]
@@ -36,6 +38,13 @@ pub enum MaintenanceTask {
 
     /// Lift a pause of a running server before its end
     Resume(ResumeArgs),
+
+    /// Show how a running server and its agents are
+    ///
+    /// The number of agents by state, and everyone in alarm, the worst first, each with when and why. Only the server's
+    /// own user and root may ask. Exit status: 0 if all is well, 1 if an agent that is not paused is in alarm or a part
+    /// of the server does not work, 2 if that cannot be told, because no server answers.
+    Status(StatusArgs),
 
     /// List the pauses of a running server
     ///
@@ -77,22 +86,24 @@ pub enum MaintenanceTask {
 }
 
 impl MaintenanceTask {
-    /// Asks for it, and prints the answer.
+    /// Asks for it, and prints the answer. Gives the exit status of the program.
     ///
     /// # Errors
     ///
     /// When the server cannot be asked, or does not do it.
-    pub fn run(&self) -> Result<(), Error> {
+    pub fn run(&self) -> Result<ExitCode, Error> {
         match self {
-            MaintenanceTask::Pause(args) => args.run(),
-            MaintenanceTask::Resume(args) => args.run(),
-            MaintenanceTask::Pauses(args) => args.run(),
-            MaintenanceTask::Forget(args) => args.run(),
-            MaintenanceTask::Ack(args) => args.run(),
-            MaintenanceTask::Unack(args) => args.run(),
-            MaintenanceTask::Reload(args) => args.run(),
-            MaintenanceTask::Upgrade(args) => args.run(),
+            MaintenanceTask::Pause(args) => args.run()?,
+            MaintenanceTask::Resume(args) => args.run()?,
+            MaintenanceTask::Status(args) => return args.run(),
+            MaintenanceTask::Pauses(args) => args.run()?,
+            MaintenanceTask::Forget(args) => args.run()?,
+            MaintenanceTask::Ack(args) => args.run()?,
+            MaintenanceTask::Unack(args) => args.run()?,
+            MaintenanceTask::Reload(args) => args.run()?,
+            MaintenanceTask::Upgrade(args) => args.run()?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -25,6 +25,8 @@ mod requests;
 mod schedule;
 mod server_commands;
 pub(crate) mod service;
+mod status;
+mod status_command;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -40,3 +42,4 @@ pub use self::options::{
 };
 pub(crate) use self::protocol::{take_over_request, upgrade_answer};
 pub use self::server_commands::{ReloadArgs, UpgradeArgs};
+pub use self::status_command::StatusArgs;

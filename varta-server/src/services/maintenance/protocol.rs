@@ -53,6 +53,8 @@ pub(super) enum Request {
     },
     /// Lists all pauses.
     Pauses,
+    /// Says how the server and its agents are.
+    Status,
     /// Forgets agents that do not live.
     Forget {
         /// The agents.
@@ -111,6 +113,7 @@ impl Request {
             },
             "resume" => Request::Resume { pattern: parse_pattern(&fields.need_text("pattern")?)? },
             "pauses" => Request::Pauses,
+            "status" => Request::Status,
             "forget" => Request::Forget {
                 who: parse_who(&fields.need_text("who")?)?,
                 reason: fields.text("reason")?.map(|text| parse_reason(&text)).transpose()?,
@@ -132,7 +135,7 @@ impl Request {
             other => {
                 let other = other.escape_debug();
                 return Err(format!(
-                    "do: `{other}` is none of pause, resume, pauses, forget, ack, unack, names, reload, upgrade"
+                    "do: `{other}` is none of pause, resume, pauses, forget, ack, unack, names, status, reload, upgrade"
                 ));
             }
         };
@@ -154,6 +157,7 @@ impl Request {
                 json!({ "v": VERSION, "do": "resume", "pattern": pattern.as_str() })
             }
             Request::Pauses => json!({ "v": VERSION, "do": "pauses" }),
+            Request::Status => json!({ "v": VERSION, "do": "status" }),
             Request::Forget { who, reason } => json!({
                 "v": VERSION,
                 "do": "forget",
@@ -250,6 +254,8 @@ pub(super) struct Response {
     pub(crate) lines: Vec<String>,
     /// The names that were asked for.
     pub(crate) names: Vec<String>,
+    /// How the server and its agents are.
+    pub(crate) status: Option<Value>,
 }
 
 /// The agents that a pattern matches.
@@ -325,6 +331,7 @@ impl Response {
             acknowledged: None,
             lines: Vec::new(),
             names: Vec::new(),
+            status: None,
         }
     }
 
@@ -347,6 +354,9 @@ impl Response {
                 }
                 if !self.names.is_empty() {
                     fields.insert("names".to_owned(), json!(self.names));
+                }
+                if let Some(status) = &self.status {
+                    fields.insert("status".to_owned(), status.clone());
                 }
                 let agents = [
                     ("matches", &self.matches),
@@ -389,8 +399,20 @@ impl Response {
         let [matches, forgotten, living, acknowledged] =
             [agents("matches")?, agents("forgotten")?, agents("living")?, agents("acknowledged")?];
         let (pauses, kept) = (fields.list("pauses")?, fields.flag("kept")?);
-        let (lines, names) = (fields.texts("lines")?, fields.texts("names")?);
-        Ok(Response { outcome, word, pauses, kept, matches, forgotten, living, acknowledged, lines, names })
+        let (lines, names, status) = (fields.texts("lines")?, fields.texts("names")?, fields.value("status"));
+        Ok(Response {
+            outcome,
+            word,
+            pauses,
+            kept,
+            matches,
+            forgotten,
+            living,
+            acknowledged,
+            lines,
+            names,
+            status,
+        })
     }
 
     /// Parses the pauses.

@@ -29,6 +29,7 @@ use crate::services::maintenance::pauses::{Pauses, TARGET};
 use crate::services::maintenance::persister::{Persister, WriteOutcome};
 use crate::services::maintenance::protocol::{Matches, Request, Response, ResponseStatus};
 use crate::services::maintenance::schedule::{ResumeResult, Schedule, ScheduleFull, Tick};
+use crate::services::maintenance::status::StatusDesk;
 use crate::services::maintenance::wall_timer::WallTimer;
 
 /// The pauses with their file and metrics.
@@ -40,8 +41,15 @@ pub(super) struct PauseService {
     pub(super) queries: mpsc::Sender<Query>,
     forget: ForgetService,
     pub(super) acks: AckService,
-    reloads: Reloader,
-    handovers: mpsc::Sender<HandoverRequest>,
+    server: ServerDesk,
+}
+
+/// What is asked about the server as a whole.
+#[derive(Debug)]
+pub(super) struct ServerDesk {
+    pub(super) reloads: Reloader,
+    pub(super) handovers: mpsc::Sender<HandoverRequest>,
+    pub(super) status: StatusDesk,
 }
 
 impl PauseService {
@@ -51,14 +59,13 @@ impl PauseService {
         metrics: MaintenanceMetrics,
         forget: ForgetService,
         requests: mpsc::Sender<AckRequest>,
-        reloads: Reloader,
-        handovers: mpsc::Sender<HandoverRequest>,
+        server: ServerDesk,
     ) -> Self {
         let keeper = Persister::new(pauses.clone(), file);
         let ForgetService { queries, trail } = &forget;
         let (queries, is_kept) = (queries.clone(), keeper.has_place());
         let acks = AckService { queries: queries.clone(), trail: trail.clone(), requests, is_kept };
-        PauseService { pauses, keeper, metrics, queries, forget, acks, reloads, handovers }
+        PauseService { pauses, keeper, metrics, queries, forget, acks, server }
     }
 
     /// Carries out a request of `uid`.
@@ -67,6 +74,10 @@ impl PauseService {
             Request::Pause { pattern, length, reason } => self.pause(pattern, length, reason, uid).await,
             Request::Resume { pattern } => self.resume(&pattern, uid).await,
             Request::Pauses => self.list(),
+            Request::Status => match self.server.status.report(&self.pauses, &self.acks).await {
+                Some(status) => Response { status: Some(status), ..self.done(None, Vec::new()) },
+                None => Response::refused("the server ends"),
+            },
             Request::Forget { who, reason } => {
                 let answer = self.forget.forget(who, reason, uid).await;
                 Response { kept: self.keeper.has_place(), ..answer }
@@ -97,12 +108,12 @@ impl PauseService {
             _ => HandoverRequest::Upgrade { stream, uid },
         };
         // The connection is closed when the server stops.
-        let _ = self.handovers.send(request).await;
+        let _ = self.server.handovers.send(request).await;
     }
 
     async fn reload(&self, uid: u32) -> Response {
         tracing::info!(target: TARGET, reload_asked_by = uid, "uid {uid} asks for a reload");
-        match self.reloads.reload().await {
+        match self.server.reloads.reload().await {
             Ok(report) => {
                 let waiting = report.waiting.join(", ");
                 let warning = (!report.waiting.is_empty())

@@ -7,11 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::wall_now;
 use crate::base::error::Error;
-use crate::engine::handover::HandoverRequest;
 use crate::ingest::socket_place::PlaceKeeper;
 use crate::metrics::faults::Part;
+use crate::services::alarms::Alarms;
 use crate::services::audit::AuditWriter;
-use crate::services::context::{Context, Reloader};
+use crate::services::context::Context;
 use crate::services::maintenance::acks::{self, AckRequest};
 use crate::services::maintenance::control::ControlListener;
 use crate::services::maintenance::forget::ForgetService;
@@ -19,7 +19,8 @@ use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::{self, PlannedPauses};
 use crate::services::maintenance::pause_file::{self, PauseFile};
 use crate::services::maintenance::pauses::Pauses;
-use crate::services::maintenance::requests::PauseService;
+use crate::services::maintenance::requests::{PauseService, ServerDesk};
+use crate::services::maintenance::status::StatusDesk;
 use crate::services::maintenance::trail::Trail;
 
 /// The name of what is left to the next server.
@@ -95,16 +96,24 @@ impl Maintenance {
     }
 
     /// Starts the task that lets pauses begin and end, and does what is asked for on the control socket.
-    /// `audit` is where what users ask for about agents is recorded.
-    pub(crate) fn start(self, context: &mut Context, audit: AuditWriter) {
+    /// `audit` is where what users ask for about agents is recorded, and `alarms` has those who are in alarm.
+    pub(crate) fn start(self, context: &mut Context, audit: AuditWriter, alarms: Alarms) {
         let metrics = MaintenanceMetrics::new(&context.registry);
         let keeper = context.place_keeper(Part::ControlSocket);
-        let (stop, reloads) = (context.stop.clone(), context.reloads.clone());
-        let (handovers, estate) = (context.handovers.clone(), context.estate.clone());
+        let (stop, estate) = (context.stop.clone(), context.estate.clone());
+        let status = StatusDesk {
+            alarms,
+            clock: context.clock,
+            host: Arc::clone(&context.host),
+            faults: context.faults.clone(),
+            queries: context.queries.clone(),
+        };
+        let (reloads, handovers) = (context.reloads.clone(), context.handovers.clone());
+        let server = ServerDesk { reloads, handovers, status };
         let trail = Trail { audit, host: Arc::clone(&context.host) };
         let forget = ForgetService { queries: context.queries.clone(), trail };
         let (pauses, has_file) = (self.pauses.clone(), self.file.is_some());
-        let task = self.run(metrics, forget, reloads, handovers, keeper, stop);
+        let task = self.run(metrics, forget, server, keeper, stop);
         context.spawn("maintenance", async move {
             task.await?;
             if !has_file {
@@ -124,14 +133,12 @@ impl Maintenance {
         self,
         metrics: MaintenanceMetrics,
         forget: ForgetService,
-        reloads: Reloader,
-        handovers: mpsc::Sender<HandoverRequest>,
+        server: ServerDesk,
         keeper: PlaceKeeper,
         stop: CancellationToken,
     ) -> Result<(), Error> {
         let Maintenance { pauses, file, control, acks, ack_requests: _ } = self;
-        let pause_service =
-            Arc::new(PauseService::new(pauses, file, metrics, forget, acks, reloads, handovers));
+        let pause_service = Arc::new(PauseService::new(pauses, file, metrics, forget, acks, server));
         let serve = async {
             match control {
                 Some(listener) => listener.serve(&pause_service, &keeper, &stop).await,

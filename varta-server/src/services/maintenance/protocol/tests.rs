@@ -19,6 +19,7 @@ fn what_is_said_is_understood() {
         },
         Request::TakeBack { who: AgentPattern::parse("a*").unwrap() },
         Request::Reload,
+        Request::Status,
         Request::Upgrade,
         Request::TakeOver { version: 7 },
         Request::Names { of: NamesOf::Forget, start: "a \"".to_owned() },
@@ -38,6 +39,7 @@ fn what_is_said_is_understood() {
         acknowledged: None,
         lines: vec!["a was read again".to_owned()],
         names: vec!["a".to_owned(), "a \"b\"".to_owned()],
+        status: Some(serde_json::json!({ "ready": true, "alarms": [] })),
     };
     for answer in [answer, Response::refused("no"), Response::malformed("what?")] {
         assert_eq!(Response::parse(answer.to_line().as_bytes()), Ok(answer));

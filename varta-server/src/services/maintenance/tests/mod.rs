@@ -20,6 +20,7 @@ use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentId, NameMatches, Twin};
 use crate::engine::query::{ForgetSlice, MatchingSlice, Query};
 use crate::metrics::Registry;
+use crate::services::alarms::Alarms;
 use crate::services::audit::AuditWriter;
 use crate::services::context::{Context, Reloader};
 use crate::services::maintenance::forget::ForgetService;
@@ -28,8 +29,9 @@ use crate::services::maintenance::options::{ControlSocket, PlannedPause};
 use crate::services::maintenance::pause_file::PauseFile;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::maintenance::protocol::{Matches, Request, Response, ResponseStatus};
-use crate::services::maintenance::requests::PauseService;
+use crate::services::maintenance::requests::{PauseService, ServerDesk};
 use crate::services::maintenance::schedule::Schedule;
+use crate::services::maintenance::status::StatusDesk;
 use crate::services::maintenance::testing::{asked, at, glob};
 use crate::services::maintenance::trail::Trail;
 
@@ -43,6 +45,15 @@ fn desk(pauses: &Pauses, directory: Option<&Path>) -> PauseService {
 fn desk_with(pauses: &Pauses, directory: Option<&Path>, queries: mpsc::Sender<Query>) -> PauseService {
     let metrics = MaintenanceMetrics::new(&Registry::for_test());
     let trail = Trail { audit: AuditWriter::none(), host: "here".into() };
+    let (context, _queries) = Context::for_test();
+    let status = StatusDesk {
+        alarms: Alarms::default(),
+        clock: context.clock,
+        host: "here".into(),
+        faults: context.faults.clone(),
+        queries: queries.clone(),
+    };
+    let (reloads, handovers) = (Reloader::new(mpsc::channel(1).0), mpsc::channel(1).0);
     let forget = ForgetService { queries, trail };
     PauseService::new(
         pauses.clone(),
@@ -50,8 +61,7 @@ fn desk_with(pauses: &Pauses, directory: Option<&Path>, queries: mpsc::Sender<Qu
         metrics,
         forget,
         mpsc::channel(1).0,
-        Reloader::new(mpsc::channel(1).0),
-        mpsc::channel(1).0,
+        ServerDesk { reloads, handovers, status },
     )
 }
 
