@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
 
 use crate::base::clock::{Clock, WallClock};
 use crate::domain::tracker::{Forgotten, Transition};
 use crate::engine::query::{self, Query};
 use crate::services::alarms::board::{Alarms, Board};
 use crate::services::context::Context;
+
+/// The shortest time between two sweeps: who floods the queue of changes makes the tracker no more work.
+const SWEEP_AFTER: Duration = Duration::from_secs(10);
 
 /// Starts to follow all changes. The alarms of before are found by a sweep over the tracker.
 pub(crate) fn start(context: &mut Context) -> Alarms {
@@ -40,12 +45,17 @@ impl Keeper {
         mut transitions: mpsc::Receiver<Transition>,
         mut forgotten: mpsc::Receiver<Forgotten>,
     ) {
+        let mut sweep_at = Instant::now();
         loop {
-            if self.lost.swap(false, Ordering::Relaxed) || self.alarms.with(|board| board.wants_sweep()) {
-                self.sweep().await;
-            }
+            let wants_sweep =
+                self.lost.load(Ordering::Relaxed) || self.alarms.with(|board| board.wants_sweep());
             tokio::select! {
                 biased;
+                () = sleep_until(sweep_at), if wants_sweep => {
+                    self.lost.store(false, Ordering::Relaxed);
+                    self.sweep().await;
+                    sweep_at = Instant::now() + SWEEP_AFTER;
+                }
                 transition = transitions.recv() => match transition {
                     Some(transition) => {
                         let at = WallClock::read(self.clock).at(transition.at);
