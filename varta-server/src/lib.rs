@@ -48,7 +48,7 @@ pub mod cli {
     pub use crate::base::options::look_ups::LookUps;
     pub use crate::base::options::size::Size;
     pub use crate::base::options::values::{Address, Id, Mode};
-    pub use crate::config::args::Args;
+    pub use crate::config::args::{Args, exec_alone};
     pub use crate::config::commands::run;
     pub use crate::config::environment::unknown_variables;
     pub use crate::config::{CheckArgs, CompleteArgs, ConfigTask, ShowArgs, Task};

@@ -16,7 +16,12 @@ use varta_server::{Error, GivenSockets, Program, Server, logging, reap_adopted_c
 const LAST_WORK_WITHIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    match Args::read(env::args_os()).and_then(run) {
+    let words: Vec<_> = env::args_os().collect();
+    let done = match cli::exec_alone(&words) {
+        Some(exec) => exec.run(),
+        None => Args::read(words).and_then(run),
+    };
+    match done {
         Ok(status) => status,
         // Ends here with status 2 and a message for a wrong option, with 0 for --help and --version.
         Err(Error::Usage(usage)) => usage.exit(),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::base::LogFormat;
 use crate::base::error::Error;
@@ -23,6 +23,7 @@ use crate::engine::EngineArgs;
 use crate::engine::options::check_policy;
 use crate::ingest::{IngestArgs, IngestOptions};
 use crate::services::Sections;
+use crate::services::exec::ExecTask;
 
 /// Takes heartbeats from processes, reports which of them are silent and why, and exports Prometheus metrics.
 ///
@@ -105,6 +106,19 @@ Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or confi
 /// An empty environment variable counts as unset, which is how a systemd unit or a container file clears one.
 pub(crate) fn definition() -> Command {
     without_variables(with_shown_options(Args::command()), |value| value.is_empty())
+}
+
+/// Reads a command line that is `exec` and what belongs to it, without the definition of all the rest: to make that
+/// takes longer than all that exec does before its command starts. `None` for any other, one that is wrong, and one that
+/// asks for help.
+#[must_use]
+pub fn exec_alone(words: &[OsString]) -> Option<ExecTask> {
+    if words.get(1)? != "exec" {
+        return None;
+    }
+    let alone = ExecTask::augment_subcommands(Command::new("varta-server").args_override_self(true));
+    let alone = without_variables(alone, |value| value.is_empty());
+    ExecTask::from_arg_matches(&alone.try_get_matches_from(words).ok()?).ok()
 }
 
 /// Adds the options of the server to the task that shows them. Its help lists only its own.

@@ -42,7 +42,7 @@ mod tests {
 
     use super::*;
     use crate::config::Task;
-    use crate::config::args::Args as AllArgs;
+    use crate::config::args::{Args as AllArgs, exec_alone};
     use crate::services;
 
     fn parsed(words: &[&str]) -> Result<ExecArgs, clap::Error> {
@@ -61,6 +61,33 @@ mod tests {
             let args = parsed(words).unwrap();
             assert_eq!(args.command, ["ls", "--name", "-h"]);
             assert_eq!(args.name, None);
+        }
+    }
+
+    #[test]
+    fn a_command_line_of_exec_alone_is_read_as_with_all_the_rest() {
+        let alone = |words: &[&str]| {
+            let words: Vec<_> = ["varta-server"].iter().chain(words).map(Into::into).collect();
+            exec_alone(&words).map(|ExecTask::Exec(args)| format!("{args:?}"))
+        };
+        for words in [
+            &["--beat", "alive", "--", "ls", "--name", "-h"][..],
+            &["--beat", "output,check=a b", "--every", "3s", "--name", "one", "--name", "two", "ls"],
+            &["--label", "a=b", "--label", "c=d", "--restart=always", "--", "exec", "exec"],
+        ] {
+            let of_exec = [&["exec"], words].concat();
+            assert_eq!(alone(&of_exec), parsed(words).ok().map(|args| format!("{args:?}")), "{words:?}");
+        }
+        // What is wrong, and what asks for help, is left to the whole definition.
+        for words in [
+            &["exec"][..],
+            &["exec", "--help"],
+            &["exec", "--beat", "", "ls"],
+            &["--metrics-addr", "none"],
+            &["beat", "a"],
+            &[],
+        ] {
+            assert_eq!(alone(words), None, "{words:?}");
         }
     }
 

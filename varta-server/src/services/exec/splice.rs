@@ -1,7 +1,7 @@
 //! Moves what a command prints from its pipe to where it belongs, without copying where the kernel can.
 //!
-//! The last bytes of each piece are kept on the way: the piece is duplicated into a second pipe with tee(2), which
-//! moves no data either, all but its end is thrown away there, and only the end is read.
+//! The last bytes are kept on the way. What has enough behind it in the pipe is moved unseen, as it cannot be among the
+//! last. The rest is duplicated into a second pipe with tee(2), which moves no data either, and read there.
 
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +11,7 @@ use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice, tee};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{read, write};
 
-use crate::base::files::device_null;
+use crate::services::exec::sys::bytes_in;
 use crate::services::exec::tail::KEPT;
 
 /// The most bytes of a piece: more than a pipe holds.
@@ -28,7 +28,6 @@ pub(super) struct Mover {
     to: OwnedFd,
     /// The pipe into which pieces are duplicated, if their ends are kept.
     copy: Option<(PipeReader, PipeWriter)>,
-    nowhere: OwnedFd,
     buffer: Vec<u8>,
     /// Some files cannot be moved to, such as those that are only appended to.
     can_move: bool,
@@ -40,11 +39,9 @@ impl Mover {
     /// There is no descriptor left.
     pub(super) fn new(from: PipeReader, to: OwnedFd, keeps: bool) -> io::Result<Self> {
         let copy = keeps.then(io::pipe).transpose()?;
-        // A piece has to find room in the second pipe. Where the kernel gives this user no more, it is smaller.
-        for pipe in [Some(from.as_fd()), copy.as_ref().map(|(_, copy)| copy.as_fd())].into_iter().flatten() {
-            let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(CAPACITY));
-        }
-        Ok(Mover { from, to, copy, nowhere: device_null()?, buffer: vec![0; ROOM], can_move: true })
+        // Where the kernel gives this user no more, it is smaller.
+        let _ = fcntl(&from, FcntlArg::F_SETPIPE_SZ(CAPACITY));
+        Ok(Mover { from, to, copy, buffer: vec![0; ROOM], can_move: true })
     }
 
     /// Moves all that comes, until nobody can write any more, or `stop` is readable and nothing is left. `note` gets
@@ -55,7 +52,7 @@ impl Mover {
     /// The other side has closed the stream, or cannot take more. The command gets that error with its next write, as
     /// the pipe is closed.
     pub(super) fn run(mut self, stop: BorrowedFd<'_>, mut note: impl FnMut(&[u8])) -> io::Result<()> {
-        while self.wait(stop)? {
+        while self.has_more() || self.wait(stop)? {
             let is_open =
                 if self.can_move { self.move_piece(&mut note)? } else { self.copy_piece(&mut note)? };
             if !is_open {
@@ -63,6 +60,11 @@ impl Mover {
             }
         }
         Ok(())
+    }
+
+    /// Whether more is there already, so that nothing has to be waited for.
+    fn has_more(&self) -> bool {
+        bytes_in(self.from.as_fd()).is_ok_and(|length| length > 0)
     }
 
     /// Waits for output; whether there is some, or the end.
@@ -88,18 +90,22 @@ impl Mover {
             note(&[]);
             return Ok(moved > 0);
         };
-        let length = match tee(&self.from, copy, PIECE, SpliceFFlags::SPLICE_F_NONBLOCK) {
+        let unseen = bytes_in(self.from.as_fd())?.saturating_sub(KEPT);
+        if unseen > 0 {
+            match splice(&self.from, None, &self.to, None, unseen, SpliceFFlags::empty()) {
+                Ok(_) => note(&[]),
+                Err(error) => return self.is_no_end(error),
+            }
+            return Ok(true);
+        }
+        let length = match tee(&self.from, copy, KEPT, SpliceFFlags::SPLICE_F_NONBLOCK) {
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(true),
             other => other?,
         };
         if length == 0 {
             return Ok(false);
         }
-        let mut surplus = length.saturating_sub(KEPT);
-        while surplus > 0 {
-            surplus -= splice(&*copied, None, &self.nowhere, None, surplus, SpliceFFlags::empty())?;
-        }
-        let end = &mut self.buffer[..length.min(KEPT)];
+        let end = &mut self.buffer[..length];
         copied.read_exact(end)?;
         note(end);
         let mut left = length;
@@ -215,6 +221,24 @@ mod tests {
             let last = moved(file, *keeps, numbers);
             assert_eq!(last.as_deref(), keeps.then_some("39999"));
             assert!(fs::read_to_string(&path).unwrap() == expected, "{appends} {keeps}");
+        }
+    }
+
+    #[test]
+    fn the_last_bytes_are_kept_whatever_is_moved_unseen_before_them() {
+        for length in [1, KEPT - 1, KEPT, KEPT + 1, 3 * KEPT, CAPACITY as usize, 40 * KEPT + 7] {
+            let bytes: Vec<u8> = (0..length).map(|index| (index % 251) as u8).collect();
+            let (from, mut writer) = io::pipe().unwrap();
+            let printed = bytes.clone();
+            let printing = thread::spawn(move || writer.write_all(&printed));
+            let stop = EventFd::new().unwrap();
+            let mut kept = Vec::new();
+            let to = tempfile::tempfile().unwrap();
+            let mover = Mover::new(from, to.into(), true).unwrap();
+            mover.run(stop.as_fd(), |end| kept.extend_from_slice(end)).unwrap();
+            printing.join().unwrap().unwrap();
+            let end = length.min(KEPT);
+            assert!(kept.len() >= end && kept[kept.len() - end..] == bytes[length - end..], "{length}");
         }
     }
 

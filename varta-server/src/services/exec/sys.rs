@@ -6,6 +6,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -31,6 +32,18 @@ pub(super) fn prepare(command: &mut Command, mask: SigSet) {
     };
     // SAFETY: between fork and exec the closure makes three system calls, and allocates nothing.
     unsafe { command.pre_exec(change) };
+}
+
+/// How many bytes a pipe holds.
+///
+/// # Errors
+///
+/// The descriptor is no pipe.
+pub(super) fn bytes_in(pipe: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut length: libc::c_int = 0;
+    // SAFETY: the call writes one integer, which lives until it returns.
+    Errno::result(unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut length) })?;
+    Ok(usize::try_from(length).unwrap_or(0))
 }
 
 /// Ends this process by a signal, without a core file, which would be one of exec. Returns if the signal does not
