@@ -98,6 +98,31 @@ fn a_command_that_says_that_it_takes_longer_is_given_the_time() {
 }
 
 #[test]
+fn the_deadline_that_the_command_says_counts_from_then_on() {
+    if !has_python() {
+        return;
+    }
+    let server = Server::start(NO_OPTIONS);
+    let mut exec = sender(&server, &["--every=1m", "--stall-after=1h", "--ready-within=2h", "--name=own"]);
+    exec.await_printed("deadline 3600000000 None\n");
+    exec.tell("WATCHDOG_USEC=600000");
+    let deadline = |seconds: f64| {
+        let what = format!("the deadline is {seconds} s");
+        server.await_scrape(&what, |scrape| {
+            scrape.get("varta_agent_stall_after_seconds", &[("agent", "own")]) == Some(seconds)
+        });
+    };
+    deadline(0.6);
+    exec.tell("WATCHDOG=1");
+    server.expect(agent("own").stalled().within(SHORT));
+    exec.tell("WATCHDOG=1");
+    server.expect(agent("own").up().from("stalled"));
+    exec.tell("WATCHDOG_USEC=0;WATCHDOG=1");
+    exec.tell("WATCHDOG_USEC=1800000000");
+    deadline(1800.0);
+}
+
+#[test]
 fn who_says_nothing_by_then_is_stalled_and_its_user_is_told_to_choose() {
     let server = Server::start(NO_OPTIONS);
     let options = ["--ready-within=300ms", "--every=10ms", "--stall-after=200ms"];

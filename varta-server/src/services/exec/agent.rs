@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 use varta_agent::{Admission, BeatOutcome, DropReason, GoodbyeReason, Status, Varta};
@@ -25,7 +25,9 @@ const MAX_LINES: NonZeroU32 = NonZeroU32::new(20).expect("is not zero");
 #[derive(Debug)]
 pub(super) struct Agent {
     handle: Varta,
-    name: AgentName,
+    introduction: Introduction,
+    /// Until when the silence is accepted that was asked for last.
+    busy_until: Option<Instant>,
     /// Whether the last beat reached a server; `None` before the first.
     is_heard: Option<bool>,
     said: Usage,
@@ -35,6 +37,30 @@ pub(super) struct Agent {
     restarts: u32,
 }
 
+/// What a handle tells the server of the agent.
+#[derive(Debug)]
+struct Introduction {
+    name: AgentName,
+    labels: Vec<String>,
+    socket: Option<PathBuf>,
+    every: Duration,
+    deadline: Duration,
+}
+
+impl Introduction {
+    fn connect(&self) -> io::Result<Varta> {
+        let mut builder =
+            Varta::builder().name(self.name.as_str()).interval(self.every).stall_after(self.deadline);
+        if let Some(path) = &self.socket {
+            builder = builder.socket(path);
+        }
+        for label in self.labels.iter().filter_map(|text| Label::parse(text).ok()) {
+            builder = builder.label(label.key(), label.value());
+        }
+        builder.connect()
+    }
+}
+
 impl Agent {
     /// Needs no server.
     ///
@@ -42,22 +68,19 @@ impl Agent {
     ///
     /// The path is none of a socket.
     pub(super) fn connect(options: &ExecOptions) -> Result<Self, Error> {
-        let mut builder = Varta::builder()
-            .name(options.name.as_str())
-            .interval(options.every)
-            .stall_after(options.stall_after);
-        if let Some(path) = &options.socket {
-            builder = builder.socket(path);
-        }
-        let labels = options.labels.iter().filter_map(|text| Label::parse(text).ok());
-        for label in labels {
-            builder = builder.label(label.key(), label.value());
-        }
+        let introduction = Introduction {
+            name: options.name,
+            labels: options.labels.clone(),
+            socket: options.socket.clone(),
+            every: options.every,
+            deadline: options.stall_after,
+        };
         let refused = |error: io::Error| Error::Option { option: "--socket", fault: error.to_string() };
-        let handle = builder.connect().map_err(refused)?;
+        let handle = introduction.connect().map_err(refused)?;
         Ok(Agent {
             handle,
-            name: options.name,
+            introduction,
+            busy_until: None,
             is_heard: None,
             said: Usage::default(),
             left_out: 0,
@@ -108,7 +131,7 @@ impl Agent {
             0 => String::new(),
             count => format!(" ({count} lines before this one were left out)"),
         };
-        say(&format!("{} {text}{left_out}", self.name));
+        say(&format!("{} {text}{left_out}", self.introduction.name));
     }
 
     /// Has the server learn of an agent that never was one, and says nothing about it.
@@ -124,8 +147,27 @@ impl Agent {
         }
     }
 
+    /// Tells the server another interval and deadline from now on, by a beat of a session of its own: a handle says them
+    /// when it connects.
+    pub(super) fn set_deadline(&mut self, every: Duration, deadline: Duration, status: Status) {
+        if (self.introduction.every, self.introduction.deadline) == (every, deadline) {
+            return;
+        }
+        (self.introduction.every, self.introduction.deadline) = (every, deadline);
+        match self.introduction.connect() {
+            Ok(handle) => self.handle = handle,
+            Err(error) => return self.say(&format!("keeps its deadline: {error}")),
+        }
+        self.beat(status);
+        let left = self.busy_until.map(|until| until.saturating_duration_since(Instant::now()));
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
+            self.busy_for(left);
+        }
+    }
+
     /// The command may be silent for so long from now on; zero takes that back.
     pub(super) fn busy_for(&mut self, span: Duration) {
+        self.busy_until = Instant::now().checked_add(span);
         // What is not sent is sent with a later beat.
         let _ = self.handle.busy_for(span);
     }

@@ -14,7 +14,7 @@ use crate::base::limits::{MAX_COMMAND_TIMEOUT, MIN_STALL_AFTER};
 use crate::base::options::parse_duration;
 
 /// The silence that is asked for by default, in intervals.
-const INTERVALS: u32 = 3;
+pub(super) const INTERVALS: u32 = 3;
 /// The default of `--ready-within`.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// The longest interval between beats: the protocol has milliseconds in 32 bits, some 49 days, for the silence.

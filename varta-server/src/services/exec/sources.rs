@@ -63,6 +63,11 @@ impl Sources {
         self.last_beat = now.checked_sub(self.every).unwrap_or(self.last_beat);
     }
 
+    /// Beats are sent at most once in this interval from now on.
+    pub(super) fn set_interval(&mut self, every: Duration) {
+        self.every = every;
+    }
+
     pub(super) fn set_stopped(&mut self, is_stopped: bool) {
         self.is_stopped = is_stopped;
     }

@@ -15,7 +15,7 @@ use crate::services::exec::agent::Agent;
 use crate::services::exec::check::{Check, CheckResult, Fault};
 use crate::services::exec::leftovers::{Leftovers, Progress};
 use crate::services::exec::notify::NotifySocket;
-use crate::services::exec::options::{ExecOptions, RestartPolicy};
+use crate::services::exec::options::{ExecOptions, INTERVALS, RestartPolicy};
 use crate::services::exec::outcome::{Ending, OWN_FAILURE, start_failure};
 use crate::services::exec::output::{Output, close_stdin};
 use crate::services::exec::process::{StartError, start};
@@ -27,6 +27,8 @@ use crate::services::exec::sys;
 const MAX_MESSAGES: usize = 64;
 /// The longest silence that a command can ask for at once.
 const MAX_BUSY: Duration = Duration::from_secs(86_400);
+/// The shortest deadline that a command can set.
+const MIN_DEADLINE: Duration = Duration::from_millis(100);
 /// The pause where the kernel cannot wait.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -103,6 +105,8 @@ impl Supervisor {
         if self.options.restart == RestartPolicy::No {
             close_stdin();
         }
+        // An earlier run may have set another.
+        self.agent.set_deadline(self.options.every, self.options.stall_after, Status::Ok);
         // It is the first sign of life, from which on the sources have to speak.
         self.agent.beat(Status::Ok);
         if let Some(ready_within) = self.options.ready_within {
@@ -185,6 +189,12 @@ impl Supervisor {
                     run.status = Status::Ok;
                     run.sources.make_due(now);
                 }
+            }
+            if let Some(deadline) = message.watchdog.filter(|deadline| !deadline.is_zero()) {
+                let deadline = deadline.clamp(MIN_DEADLINE, MAX_BUSY);
+                let every = self.options.every.min(deadline / INTERVALS);
+                run.sources.set_interval(every);
+                self.agent.set_deadline(every, deadline, run.status);
             }
             run.is_ready |= message.is_ready;
             let ready_within = self.options.ready_within.unwrap_or_default();
