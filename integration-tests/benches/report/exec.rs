@@ -14,7 +14,7 @@ use crate::table::{Reach, Row};
 const STARTS: usize = 200;
 const TURNS: usize = 15;
 /// The bytes of one turn.
-const LENGTH: usize = 1 << 30;
+const LENGTH: usize = 1 << 28;
 /// What the reader reads at once, as cat(1) does.
 const ROOM: usize = 128 * 1024;
 

@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn the_last_bytes_are_kept_whatever_is_moved_unseen_before_them() {
         for length in [1, KEPT - 1, KEPT, KEPT + 1, 3 * KEPT, CAPACITY as usize, 40 * KEPT + 7] {
-            let bytes: Vec<u8> = (0..length).map(|index| (index % 251) as u8).collect();
+            let bytes: Vec<u8> = (0..=250).cycle().take(length).collect();
             let (from, mut writer) = io::pipe().unwrap();
             let printed = bytes.clone();
             let printing = thread::spawn(move || writer.write_all(&printed));
