@@ -11,7 +11,7 @@ use std::time::Duration;
 use varta_agent::{BeatOutcome, BeatTransport, GoodbyeReason, Key, Status, Varta};
 use varta_proto::{FRAME_LEN, Frame};
 
-use crate::slots::{Order, Slot};
+use crate::slots::{Bad, Order, Slot};
 
 /// How often an agent beats.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
@@ -137,7 +137,12 @@ fn misbehave(slot: Slot, socket: Option<&Path>) {
     let _ = own.set_nonblocking(true);
     let mut of_another = [0; FRAME_LEN];
     Frame::new(Status::Ok, 2, u64::MAX / 2, 1, 0).encode(&mut of_another);
-    for datagram in [&[0; FRAME_LEN][..], &[1; 9], &of_another] {
-        slot.misbehave(|| own.send_to(datagram, path).is_ok());
+    for bad in Bad::ALL {
+        let datagram = match bad {
+            Bad::Magic => &[0; FRAME_LEN][..],
+            Bad::Length => &[1; 9],
+            Bad::Pid => &of_another,
+        };
+        slot.misbehave(bad, || own.send_to(datagram, path).is_ok());
     }
 }

@@ -3,16 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use varta_integration_tests::{Ended, LIMIT, Receiver, Sample, Scrape, Server, http, run_server};
+use varta_integration_tests::{
+    Ended, LIMIT, Receiver, Sample, Scrape, Server, Signal, http, run_server, sys,
+};
 
 use crate::chance::Chance;
 use crate::world::Faults;
 
+/// The request for an upgrade.
+const UPGRADE: &[&str] = &["upgrade"];
 /// How long a thread sleeps before it looks again whether it is over, and whether something is due.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -74,7 +80,9 @@ fn fallen_counters(before: &Scrape, now: &Scrape) -> Vec<String> {
     let key = |sample: &Sample| (sample.name.clone(), sample.labels.clone());
     let counters = |scrape: &Scrape| -> BTreeMap<_, f64> {
         let of_server = scrape.samples.iter().filter(|sample| {
+            // Those of the process begin anew with each upgrade.
             sample.name.ends_with("_total")
+                && !sample.name.starts_with("process_")
                 && !["pid", "agent"].iter().any(|label| sample.labels.contains_key(*label))
         });
         of_server.map(|sample| (key(sample), sample.value)).collect()
@@ -96,30 +104,95 @@ pub(crate) fn configuration(round: u64) -> String {
     )
 }
 
-/// Reloads the configuration, each third time one that is broken.
-pub(crate) fn reload(server: &Server, file: &Path, is_over: &AtomicBool) -> (u64, Faults) {
+/// What is asked of the server by its control socket, one request at a time: an upgrade cuts others off.
+#[derive(Debug)]
+pub(crate) struct Requests<'s> {
+    pub(crate) server: &'s Server,
+    /// The file of `--config`.
+    pub(crate) file: &'s Path,
+    /// The pid of the server, which upgrades change.
+    pub(crate) pid: Mutex<u32>,
+}
+
+impl Drop for Requests<'_> {
+    /// Ends the server that upgrades have left: nobody else does.
+    fn drop(&mut self) {
+        let pid = *self.lock();
+        if pid != self.server.pid() {
+            // It may have been stopped already.
+            let _ = sys::send_signal(pid, Signal::Kill);
+        }
+    }
+}
+
+/// What cannot be used as a configuration.
+const BROKEN: &str = "stall-after = 5\n";
+
+impl Requests<'_> {
+    /// Asks while nobody else does.
+    fn ask(&self, request: &[&str]) -> Ended {
+        let _alone = self.lock();
+        self.control(request)
+    }
+
+    /// Asks with a file that is broken, which is whole again afterwards, or with the file of another round.
+    fn ask_with(&self, request: &[&str], is_broken: bool, round: u64) -> io::Result<Ended> {
+        let mut pid = self.lock();
+        let whole = configuration(round);
+        fs::write(self.file, if is_broken { BROKEN } else { &whole })?;
+        let ended = self.control(request);
+        fs::write(self.file, whole)?;
+        // "the server has pid 4242 from now on"
+        if let Some(found) =
+            ended.stdout.split(' ').find_map(|word| word.parse().ok()).filter(|_| request == UPGRADE)
+        {
+            *pid = found;
+        }
+        Ok(ended)
+    }
+
+    fn control(&self, request: &[&str]) -> Ended {
+        let socket = self.server.control_socket().into_os_string();
+        run_server(request.iter().map(Into::into).chain(["--control-socket".into(), socket]))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u32> {
+        self.pid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks at this pace with the configuration of each round, each third time with one that is broken, and then for the
+/// opposite result.
+fn with_configurations(
+    requests: &Requests<'_>,
+    request: &[&str],
+    pace: Duration,
+    is_over: &AtomicBool,
+) -> (u64, Faults) {
     let (mut rounds, mut faults) = (0, Faults::default());
-    at_pace(Duration::from_secs(3), is_over, || {
+    at_pace(pace, is_over, || {
         rounds += 1;
         let is_broken = rounds % 3 == 0;
-        let text = if is_broken { "stall-after = 5\n".to_owned() } else { configuration(rounds) };
-        if let Err(error) = fs::write(file, text) {
-            return faults.add(|| format!("{}: {error}", file.display()));
-        }
-        let ended = control(server, &["reload"]);
-        if ended.status.code() != Some(i32::from(is_broken)) {
-            faults.add(|| format!("reload {rounds}, broken: {is_broken}: {ended:?}"));
+        match requests.ask_with(request, is_broken, rounds) {
+            Ok(ended) if ended.status.code() == Some(i32::from(is_broken)) => {}
+            other => faults.add(|| format!("{request:?} {rounds}, broken: {is_broken}: {other:?}")),
         }
     });
-    // The last word is a configuration that can be used.
-    if fs::write(file, configuration(0)).is_err() || !control(server, &["reload"]).status.success() {
-        faults.add(|| "the last reload failed".to_owned());
-    }
     (rounds, faults)
 }
 
+/// Reloads the configuration.
+pub(crate) fn reload(requests: &Requests<'_>, is_over: &AtomicBool) -> (u64, Faults) {
+    with_configurations(requests, &["reload"], Duration::from_secs(3), is_over)
+}
+
+/// Starts the server's program anew, which takes over.
+pub(crate) fn upgrade(requests: &Requests<'_>, pace: Duration, is_over: &AtomicBool) -> (u64, Faults) {
+    with_configurations(requests, UPGRADE, pace, is_over)
+}
+
 /// Pauses agents and lifts that again, acknowledges their alarms, and forgets who cannot be forgotten.
-pub(crate) fn maintain(server: &Server, seed: u64, is_over: &AtomicBool) -> (u64, Faults) {
+pub(crate) fn maintain(asked: &Requests<'_>, seed: u64, is_over: &AtomicBool) -> (u64, Faults) {
     let (mut rounds, mut faults, mut chance) = (0, Faults::default(), Chance::new(seed));
     at_pace(Duration::from_secs(4), is_over, || {
         rounds += 1;
@@ -132,19 +205,13 @@ pub(crate) fn maintain(server: &Server, seed: u64, is_over: &AtomicBool) -> (u64
             (&["forget", "nobody"], &[1]),
         ];
         for (request, expected) in requests {
-            let ended = control(server, request);
+            let ended = asked.ask(request);
             if !ended.status.code().is_some_and(|code| expected.contains(&code)) {
                 faults.add(|| format!("{request:?}: {ended:?}"));
             }
         }
     });
     (rounds, faults)
-}
-
-/// Asks the server something on its control socket.
-fn control(server: &Server, request: &[&str]) -> Ended {
-    let socket = server.control_socket().into_os_string();
-    run_server(request.iter().map(Into::into).chain(["--control-socket".into(), socket]))
 }
 
 /// The Alertmanager, with all that it was told of each alert.

@@ -1,6 +1,6 @@
 //! Runs a server among many agents for a long time, and holds it to everything that was done to them.
 //!
-//! `it-soak [--agents N] [--for TIME] [--seed N]` starts a server and so many processes that beat: most through
+//! `it-soak [--agents N] [--for TIME] [--seed N] [--pace PART] [--upgrade-every TIME] [--keep DIR]` starts a server and so many processes that beat: most through
 //! its Unix socket, some through pages of shared memory, some sealed over UDP. By chance, which the seed
 //! repeats, they are killed, stopped, exit, abort, hang, say goodbye, report that they are critical, send what
 //! nobody may send, and are started again. Meanwhile the server is scraped, its configuration is changed and
@@ -20,23 +20,28 @@ mod nursery;
 mod slots;
 mod world;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::error::Error;
+use std::fs;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use varta_integration_tests::{
-    Network, Options, Receiver, Route, Scrape, Scratch, Server, exit_code, http, run_server, wait_for,
+    Network, Options, Receiver, Route, Scrape, Scratch, Server, Signal, exit_code, http, run_server, sys,
+    wait_for, wait_until,
 };
 
 use crate::agent::Way;
-use crate::disturbances::{Told, Usage};
+use crate::disturbances::{Requests, Told, Usage};
 use crate::events::Events;
 use crate::nursery::Nursery;
-use crate::slots::Slots;
+use crate::slots::{Bad, Slots};
 use crate::world::{Faults, STALL_AFTER, World};
 
 /// The pause between two turns.
@@ -59,11 +64,24 @@ struct Plan {
     agents: usize,
     duration: Duration,
     seed: u64,
+    /// The part of all agents to which something happens in a second.
+    pace: f64,
+    /// From one upgrade to the next.
+    upgrade_every: Duration,
+    /// The directory in which the files of a run with faults are kept.
+    keep: Option<PathBuf>,
 }
 
 impl Plan {
     fn read() -> Result<Self, Box<dyn Error>> {
-        let mut plan = Plan { agents: 2_000, duration: Duration::from_secs(30 * 60), seed: 1 };
+        let mut plan = Plan {
+            agents: 2_000,
+            duration: Duration::from_secs(30 * 60),
+            seed: 1,
+            pace: 0.01,
+            upgrade_every: Duration::from_secs(17),
+            keep: None,
+        };
         let mut arguments = env::args().skip(1);
         while let Some(option) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{option} takes a value"))?;
@@ -71,6 +89,9 @@ impl Plan {
                 "--agents" => plan.agents = value.parse()?,
                 "--for" => plan.duration = humantime::parse_duration(&value)?,
                 "--seed" => plan.seed = value.parse()?,
+                "--pace" => plan.pace = value.parse()?,
+                "--upgrade-every" => plan.upgrade_every = humantime::parse_duration(&value)?,
+                "--keep" => plan.keep = Some(value.into()),
                 _ => return Err(format!("there is no option {option}").into()),
             }
         }
@@ -79,7 +100,7 @@ impl Plan {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let Plan { agents, duration, seed } = Plan::read()?;
+    let Plan { agents, duration, seed, pace, upgrade_every, keep } = Plan::read()?;
     println!("{agents} agents for {}, seed {seed}", humantime::format_duration(duration));
     // Forked first of all, while this process has one thread.
     let slots = Slots::make(agents)?;
@@ -87,7 +108,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let scratch = Scratch::make();
     let alertmanager = Receiver::start([]);
     let [events, audit] = ["events.json", "audit.log"].map(|name| scratch.path(name));
-    let mut server = Server::start(
+    let server = Server::start(
         Options::new()
             .in_scratch(&scratch)
             .config(&scratch, &disturbances::configuration(0))
@@ -108,14 +129,16 @@ fn run() -> Result<(), Box<dyn Error>> {
 
     let (is_over, is_told) = (AtomicBool::new(false), AtomicBool::new(false));
     let config = scratch.path("varta.toml");
-    let (ended, scrapes, reloads, requests, told) = thread::scope(|scope| {
+    let asked = Requests { server: &server, file: &config, pid: Mutex::new(server.pid()) };
+    let (ended, scrapes, reloads, upgrades, requests, told) = thread::scope(|scope| {
         let scrapes = scope.spawn(|| disturbances::scrape(&server, &is_over));
-        let reloads = scope.spawn(|| disturbances::reload(&server, &config, &is_over));
-        let requests = scope.spawn(|| disturbances::maintain(&server, seed, &is_over));
+        let reloads = scope.spawn(|| disturbances::reload(&asked, &is_over));
+        let upgrades = scope.spawn(|| disturbances::upgrade(&asked, upgrade_every, &is_over));
+        let requests = scope.spawn(|| disturbances::maintain(&asked, seed, &is_over));
         let told = scope.spawn(|| {
             disturbances::run_alertmanager(alertmanager, seed, &is_over, || is_told.load(Ordering::SeqCst))
         });
-        let ended = let_live(&mut world, &mut events, duration);
+        let ended = let_live(&mut world, &mut events, pace, duration);
         is_over.store(true, Ordering::SeqCst);
         let settled = ended.and_then(|()| {
             await_the_end(&mut world, &mut events)?;
@@ -123,20 +146,28 @@ fn run() -> Result<(), Box<dyn Error>> {
             Ok(())
         });
         is_told.store(true, Ordering::SeqCst);
-        let [reloads, requests] = [reloads, requests].map(|thread| thread.join().expect("it does not panic"));
+        let [reloads, upgrades, requests] =
+            [reloads, upgrades, requests].map(|thread| thread.join().expect("it does not panic"));
         let scrapes = scrapes.join().expect("it does not panic");
-        (settled, scrapes, reloads, requests, told.join().expect("it does not panic"))
+        (settled, scrapes, reloads, upgrades, requests, told.join().expect("it does not panic"))
     });
     ended?;
     world.heed(events.read()?)?;
-    let after = server.scrape();
+    let exposition = http::get(server.address(), "/metrics", &[])?.body;
+    let after = Scrape::parse(&exposition)?;
 
     report(&world, &scrapes.usage, &told);
-    println!("reloads {}, rounds of requests {}, scrapes {}", reloads.0, requests.0, scrapes.usage.len());
-    let mut faults = vec![world.faults.clone(), scrapes.faults, reloads.1, requests.1];
+    println!(
+        "reloads {}, upgrades {}, rounds of requests {}, scrapes {}",
+        reloads.0,
+        upgrades.0,
+        requests.0,
+        scrapes.usage.len()
+    );
+    let mut faults = vec![world.faults.clone(), scrapes.faults, reloads.1, upgrades.1, requests.1];
     faults.push(books(&world, &after, events.count));
     faults.push(remains(&before, &after, &scrapes.usage, &told));
-    server.stop();
+    stop(&asked)?;
     let verified = run_server(["audit".as_ref(), "verify".as_ref(), audit.as_os_str()]);
     if !verified.status.success() {
         let mut of_audit = Faults::default();
@@ -149,6 +180,12 @@ fn run() -> Result<(), Box<dyn Error>> {
     }
     if count > 0 {
         let lines = server.log().lines();
+        if let Some(directory) = keep {
+            fs::create_dir_all(&directory)?;
+            fs::copy(scratch.path("events.json"), directory.join("events.json"))?;
+            fs::write(directory.join("metrics.txt"), &exposition)?;
+            fs::write(directory.join("server.log"), lines.join("\n"))?;
+        }
         for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
             println!("LOG {line}");
         }
@@ -157,16 +194,27 @@ fn run() -> Result<(), Box<dyn Error>> {
     if count > 0 { Err("the server is not what it should be".into()) } else { Ok(()) }
 }
 
+/// Stops the server, which upgrades may have replaced, in order.
+fn stop(asked: &Requests<'_>) -> io::Result<()> {
+    let pid = *asked.pid.lock().unwrap_or_else(PoisonError::into_inner);
+    sys::send_signal(pid, Signal::Terminate)?;
+    wait_until("the last server has ended", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"));
+        // Its own child ends as a zombie.
+        status.is_ok_and(|status| status.contains("State:\tZ"))
+            || !Path::new(&format!("/proc/{pid}")).exists()
+    });
+    Ok(())
+}
+
 /// The agents come and go for this long.
-fn let_live(world: &mut World, events: &mut Events, duration: Duration) -> io::Result<()> {
+fn let_live(world: &mut World, events: &mut Events, pace: f64, duration: Duration) -> io::Result<()> {
     let began = Instant::now();
     let (mut owed, mut said) = (0.0, Instant::now());
-    // A hundredth of all agents each second.
-    let pace = |agents: f64, time: Duration| agents / 100.0 * time.as_secs_f64();
     let mut last = Instant::now();
     while began.elapsed() < duration {
         world.heed(events.read()?)?;
-        owed += pace(f64::from(u32::try_from(world.count()).unwrap_or(u32::MAX)), last.elapsed());
+        owed += pace * as_number(world.count() as u64) * last.elapsed().as_secs_f64();
         last = Instant::now();
         let mut actions = 0;
         while owed >= 1.0 {
@@ -248,7 +296,16 @@ fn report(world: &World, usage: &[Usage], told: &Told) {
     );
 }
 
-/// Every datagram is in one row, and every event is a transition.
+/// The datagrams of a transport, by outcome.
+fn outcomes(scrape: &Scrape, transport: &str) -> BTreeMap<String, f64> {
+    let rows = scrape.samples.iter().filter(|sample| {
+        sample.name == "varta_frames_total"
+            && sample.labels.get("transport").is_some_and(|its| its == transport)
+    });
+    rows.filter_map(|row| Some((row.labels.get("outcome")?.clone(), row.value))).collect()
+}
+
+/// Every datagram is in the row of what was done with it, and every event is a transition.
 fn books(world: &World, after: &Scrape, events: u64) -> Faults {
     let mut faults = Faults::default();
     let transitions = after.sum("varta_transitions_total", &[]);
@@ -261,24 +318,27 @@ fn books(world: &World, after: &Scrape, events: u64) -> Faults {
         ("unix", (|way: &Way| matches!(way, Way::Unix(_))) as fn(&Way) -> bool),
         ("secure_udp", |way: &Way| matches!(way, Way::SecureUdp(..))),
     ] {
-        let sent = world.sent(of_way);
-        let bad = world.sent(|way| label == "unix" && way.is_local());
-        let accepted = after.sum("varta_frames_total", &[("transport", label), ("outcome", "accepted")]);
-        let all = after.sum("varta_frames_total", &[("transport", label)]);
+        let sent = world.beats(of_way);
+        let rows = outcomes(after, label);
+        let accepted = rows.get("accepted").copied().unwrap_or_default();
         let dropped = after.sum("varta_kernel_drops_total", &[("transport", label)]);
         println!(
-            "{label}: {} beats begun, {} taken by the kernel; {} others begun, {} taken; received {all}, of which \
-             accepted {accepted}; dropped by the kernel {dropped}",
-            sent.attempted, sent.taken, bad.bad_attempted, bad.bad_taken
+            "{label}: {} beats begun, {} taken by the kernel, which dropped {dropped}; received {rows:?}",
+            sent.attempted, sent.taken
         );
         // Introductions are accepted as well as beats.
         if accepted + dropped < as_number(sent.taken) {
             faults.add(|| format!("{label}: beats are missing"));
         }
-        let refused = all - accepted;
-        let (least, most) = (as_number(bad.bad_taken), as_number(bad.bad_attempted));
-        if refused + dropped < least || refused > most {
-            faults.add(|| format!("{label}: {refused} were refused, and {least} to {most} were to be"));
+        for (outcome, count) in rows.into_iter().filter(|(outcome, _)| outcome != "accepted") {
+            let bad = Bad::ALL.into_iter().find(|bad| label == "unix" && bad.outcome() == outcome);
+            let sent = bad.map(|bad| world.bad(bad)).unwrap_or_default();
+            let (least, most) = (as_number(sent.taken), as_number(sent.attempted));
+            if count + dropped < least || count > most {
+                faults.add(|| {
+                    format!("{label}: {count} were refused as {outcome}, and {least} to {most} were to be")
+                });
+            }
         }
     }
     faults

@@ -52,24 +52,60 @@ impl Order {
     }
 }
 
+/// A datagram that no agent sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bad {
+    /// It is no frame.
+    Magic,
+    /// It is too short for one.
+    Length,
+    /// It is a beat of another process.
+    Pid,
+}
+
+impl Bad {
+    pub(crate) const ALL: [Bad; 3] = [Bad::Magic, Bad::Length, Bad::Pid];
+
+    /// The label of the row in which the server counts it.
+    pub(crate) const fn outcome(self) -> &'static str {
+        match self {
+            Bad::Magic => "bad_magic",
+            Bad::Length => "bad_length",
+            Bad::Pid => "pid_mismatch",
+        }
+    }
+}
+
+/// Datagrams that were begun, and those of them that the kernel took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) attempted: u64,
+    pub(crate) taken: u64,
+}
+
+impl std::ops::AddAssign for Sent {
+    fn add_assign(&mut self, other: Sent) {
+        self.attempted += other.attempted;
+        self.taken += other.taken;
+    }
+}
+
 /// The words of a slot.
 #[derive(Clone, Copy)]
 enum Word {
     Order,
     /// The pid of the process that may begin.
     Pid,
-    /// Beats that were begun, and those of them that the kernel took. They are never set back.
-    Attempted,
-    Sent,
-    /// Datagrams that no agent sends, in the same way.
-    BadAttempted,
-    BadSent,
     /// The longest time from one beat to the next that the kernel took, and when the last was, in nanoseconds.
     LongestGap,
     LastSent,
+    /// Beats that were begun; the next word has those of them that the kernel took. They are never set back.
+    Beats,
+    /// The same for each of [`Bad::ALL`], one after the other.
+    Bad = Word::Beats as isize + 2,
 }
 
-const WORDS: usize = 8;
+const WORDS: usize = Word::Bad as usize + 2 * Bad::ALL.len();
 
 /// All slots.
 #[derive(Clone, Copy, Debug)]
@@ -107,8 +143,13 @@ impl Slot {
         self.word(word).store(value, Ordering::SeqCst);
     }
 
-    fn add_one(self, word: Word) {
-        self.word(word).fetch_add(1, Ordering::SeqCst);
+    /// The words of the account that begins there.
+    fn account(self, begin: usize) -> [&'static AtomicU64; 2] {
+        [&self.0[begin], &self.0[begin + 1]]
+    }
+
+    fn bad_account(self, bad: Bad) -> [&'static AtomicU64; 2] {
+        self.account(Word::Bad as usize + 2 * bad as usize)
     }
 
     // The side that commands.
@@ -139,14 +180,14 @@ impl Slot {
         self.write(Word::LongestGap, 0);
     }
 
-    /// Beats begun, and beats that the kernel took.
-    pub(crate) fn beats(self) -> (u64, u64) {
-        (self.read(Word::Attempted), self.read(Word::Sent))
+    /// The beats.
+    pub(crate) fn beats(self) -> Sent {
+        read(self.account(Word::Beats as usize))
     }
 
-    /// The same for what no agent sends.
-    pub(crate) fn bad(self) -> (u64, u64) {
-        (self.read(Word::BadAttempted), self.read(Word::BadSent))
+    /// The datagrams of this kind.
+    pub(crate) fn bad(self, bad: Bad) -> Sent {
+        read(self.bad_account(bad))
     }
 
     // The side of the agent.
@@ -166,20 +207,29 @@ impl Slot {
         if last > 0 {
             self.word(Word::LongestGap).fetch_max(now.saturating_sub(last), Ordering::SeqCst);
         }
-        self.add_one(Word::Attempted);
-        if send() {
-            self.add_one(Word::Sent);
+        if count(self.account(Word::Beats as usize), send) {
             self.write(Word::LastSent, now);
         }
     }
 
     /// Sends something else, and keeps account of it.
-    pub(crate) fn misbehave(self, send: impl FnOnce() -> bool) {
-        self.add_one(Word::BadAttempted);
-        if send() {
-            self.add_one(Word::BadSent);
-        }
+    pub(crate) fn misbehave(self, bad: Bad, send: impl FnOnce() -> bool) {
+        count(self.bad_account(bad), send);
     }
+}
+
+fn read([attempted, taken]: [&AtomicU64; 2]) -> Sent {
+    Sent { attempted: attempted.load(Ordering::SeqCst), taken: taken.load(Ordering::SeqCst) }
+}
+
+/// Counts what is begun, and if the kernel takes it. Whether it does.
+fn count([attempted, taken]: [&AtomicU64; 2], send: impl FnOnce() -> bool) -> bool {
+    attempted.fetch_add(1, Ordering::SeqCst);
+    let is_taken = send();
+    if is_taken {
+        taken.fetch_add(1, Ordering::SeqCst);
+    }
+    is_taken
 }
 
 /// The time since the host was booted.

@@ -11,7 +11,7 @@ use crate::agent::{INTERVAL, Way};
 use crate::chance::Chance;
 use crate::events::Event;
 use crate::nursery::Nursery;
-use crate::slots::{Order, Slot, Slots};
+use crate::slots::{Bad, Order, Sent, Slot, Slots};
 
 /// The server's `--stall-after`.
 pub(crate) const STALL_AFTER: Duration = Duration::from_secs(5);
@@ -305,8 +305,8 @@ impl World {
                 }
                 Phase::Awaiting(wanted, since, next) if now - since > LIMIT => {
                     let said = format!(
-                        "{} [{}]: nobody has said {wanted:?}, after {LIMIT:?}",
-                        agent.name, agent.pid
+                        "{} [{}]: nobody has said {wanted:?}, after {LIMIT:?}; it was {:?}",
+                        agent.name, agent.pid, agent.history
                     );
                     self.faults.add(|| said);
                     self.go_on(index, next)?;
@@ -402,28 +402,19 @@ impl World {
         Ok(())
     }
 
-    /// Beats of agents with such a way, and datagrams that no agent sends: those that were begun, and those of them
-    /// that the kernel took.
-    pub(crate) fn sent(&self, is_of: impl Fn(&Way) -> bool) -> Sent {
+    /// Beats of agents with such a way.
+    pub(crate) fn beats(&self, is_of: impl Fn(&Way) -> bool) -> Sent {
         let mut sent = Sent::default();
-        for agent in self.agents.iter().filter(|agent| is_of(&agent.way)) {
-            let ((attempted, taken), (bad_attempted, bad_taken)) = (agent.slot.beats(), agent.slot.bad());
-            sent.attempted += attempted;
-            sent.taken += taken;
-            sent.bad_attempted += bad_attempted;
-            sent.bad_taken += bad_taken;
-        }
+        self.agents.iter().filter(|agent| is_of(&agent.way)).for_each(|agent| sent += agent.slot.beats());
         sent
     }
-}
 
-/// Datagrams of agents.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sent {
-    pub(crate) attempted: u64,
-    pub(crate) taken: u64,
-    pub(crate) bad_attempted: u64,
-    pub(crate) bad_taken: u64,
+    /// Datagrams of this kind. All go to the Unix socket.
+    pub(crate) fn bad(&self, bad: Bad) -> Sent {
+        let mut sent = Sent::default();
+        self.agents.iter().for_each(|agent| sent += agent.slot.bad(bad));
+        sent
+    }
 }
 
 /// What was not as it should be.
