@@ -42,7 +42,7 @@ fn good(scratch: &Scratch) -> Vec<PathBuf> {
             format!("[[recovery]]\nexec = \"a\"\nname = \"a{index}\"\nbackoff = \"{duration}\"\n")
         });
     let more = "udp = \"127.0.0.1:1\"\nallow-uid = [0, \"root\"]\nallow-gid = 7\nudp-receive-buffer = \"64mib\"\naudit-log = \"a\"\n\
-                audit-limit = 4096\nsocket-mode = \"0660\"\ndetector = \"phi\"\nphi-threshold = 8\n\
+                audit-limit = 4096\nsocket-queue = 65536\nrecovery-attempts = 1\nsocket-mode = \"0660\"\ndetector = \"phi\"\nphi-threshold = 100.0\n\
                 [[rule]]\nname = \"a\"\nforget-after = \"1h\"\nsuccess-exit = []\n[[recovery]]\nsteps = [{ notify = true }]\n\
                 state = \"critical\"\ncause = [\"killed\"]\ntransport = []\n[[recovery]]\nexec = \"a\"\nlabel = \"a=b\"\n\
                 [[pause]]\nname = \"*\"\nfrom = \"2026-12-24T22:00:00Z\"\nuntil = 2026-12-25T22:00:00Z\n[[expected]]\nname = \"a\"\n";
@@ -58,7 +58,7 @@ fn good(scratch: &Scratch) -> Vec<PathBuf> {
 }
 
 /// Texts that the server refuses.
-const BAD: [&str; 18] = [
+const BAD: [&str; 24] = [
     "stal-after = \"5s\"",
     "stall-after = \"5\"",
     "stall-after = 5",
@@ -70,6 +70,12 @@ const BAD: [&str; 18] = [
     "udp = []",
     "audit-limit = \"64MB\"",
     "config = \"x\"",
+    "socket-queue = 65537",
+    "recovery-attempts = 0",
+    "udp-receive-buffer = 0",
+    "audit-log = \"a\"\naudit-limit = 4095",
+    "detector = \"phi\"\nphi-threshold = 0.99",
+    "webhook = \"http://a\"\nwebhook-key-file = \"a\"\nflap-limit = 1001",
     "[rule]\nname = \"a\"",
     "[[rule]]\nstall-after = \"5s\"",
     "[[rule]]\nname = \"a\"\nforget-after = { up = \"1s\" }",

@@ -1,6 +1,7 @@
 //! The configuration of the server: all settings in one [`Config`], with the checks across them.
 
 pub mod args;
+mod bounds;
 pub(crate) mod commands;
 mod document;
 pub(crate) mod environment;

@@ -5,11 +5,13 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::base::options::Mode;
 use crate::base::options::table::TableDefinition;
 use crate::base::options::table_key::{KeyKind, Need, TableKey};
+use crate::config::bounds::{Bounds, Judge};
 use crate::config::document::Tables;
 use crate::config::option_kind::{OptionKind, defaults, is_a, is_setting};
 
@@ -23,7 +25,9 @@ const MODE: &str = "^[0-7]+$";
 /// The schema of the file of a command.
 pub(crate) fn schema(command: &Command) -> Value {
     let options = command.get_arguments().filter(|option| is_setting(option));
-    let options = options.filter_map(|option| Some((option.get_long()?.to_owned(), of_option(option))));
+    let judge = Judge::new(command);
+    let options =
+        options.filter_map(|option| Some((option.get_long()?.to_owned(), of_option(option, &judge))));
     let tables = Tables::definitions().map(|table| (table.name.to_owned(), of_tables(&table)));
     let properties: Map<_, _> = options.chain(tables).collect();
     json!({
@@ -36,8 +40,8 @@ pub(crate) fn schema(command: &Command) -> Value {
     })
 }
 
-fn of_option(option: &Arg) -> Value {
-    let item = of_value(option);
+fn of_option(option: &Arg, judge: &Judge) -> Value {
+    let item = of_value(option, judge);
     let mut schema = if matches!(option.get_action(), ArgAction::Append) {
         json!({ "anyOf": [item, { "type": "array", "minItems": 1, "items": item }] })
     } else {
@@ -61,28 +65,34 @@ fn of_option(option: &Arg) -> Value {
 }
 
 /// The schema of one value of an option.
-fn of_value(option: &Arg) -> Value {
+fn of_value(option: &Arg, judge: &Judge) -> Value {
     let names: Vec<_> =
         option.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
     match OptionKind::of(option) {
         OptionKind::Switch => json!({ "type": "boolean" }),
-        OptionKind::Number if is_a::<u32>(option) => {
-            json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX })
-        }
-        OptionKind::Number => json!({ "type": "integer", "minimum": 0 }),
-        OptionKind::Fraction => json!({ "type": "number" }),
+        OptionKind::Number => of_numbers("integer", judge.whole(option)),
+        OptionKind::Fraction => of_numbers("number", judge.fraction(option)),
         OptionKind::Id => json!({ "anyOf": [
             { "type": "string", "minLength": 1 },
             { "type": "integer", "minimum": 0, "maximum": u32::MAX - 1 },
         ] }),
         OptionKind::Size => {
-            json!({ "anyOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": SIZE }] })
+            let bytes = of_numbers("integer", judge.whole(option));
+            json!({ "anyOf": [bytes, { "type": "string", "pattern": SIZE }] })
         }
         OptionKind::Text if !names.is_empty() => json!({ "type": "string", "enum": names }),
         OptionKind::Text if is_a::<Duration>(option) => json!({ "type": "string", "pattern": DURATION }),
         OptionKind::Text if is_a::<Mode>(option) => json!({ "type": "string", "pattern": MODE }),
         OptionKind::Text => json!({ "type": "string", "minLength": 1 }),
     }
+}
+
+fn of_numbers<N: Serialize>(name: &str, bounds: Bounds<N>) -> Value {
+    let mut schema = json!({ "type": name, "minimum": bounds.least });
+    if let Some(most) = bounds.most {
+        schema["maximum"] = json!(most);
+    }
+    schema
 }
 
 fn of_tables(table: &TableDefinition) -> Value {

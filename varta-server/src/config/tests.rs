@@ -12,6 +12,7 @@ use crate::base::options::values::{parse_address, parse_mode};
 use crate::base::options::{Address, Id, LookUps, Mode};
 use crate::base::{Glob, logging};
 use crate::config::args::{Args, definition, without_variables};
+use crate::config::bounds::EVERYTHING_ON;
 use crate::config::option_kind::defaults;
 use crate::config::{Config, ForgetAfter, Tables, Task};
 use crate::domain::{Expected, Rule};
@@ -285,22 +286,8 @@ fn the_example_has_every_option_and_what_it_says_is_the_default() {
 
 #[test]
 fn a_default_that_only_help_names_is_what_counts_without_the_option() {
-    let base = [
-        "--detector=phi",
-        "--alertmanager=http://a",
-        "--webhook=http://a",
-        "--webhook-key-file=key",
-        "--mail-relay=smtp://localhost",
-        "--mail-from=a@a.example",
-        "--mail-to=a@a.example",
-        "--events-file=e",
-        "--audit-log=a",
-        "--record=r",
-        "--heartbeat-url=http://a",
-        "--beat-to=unix:/a",
-    ];
     let config = |more: Option<&str>| {
-        let words = base.into_iter().chain(more);
+        let words = EVERYTHING_ON.into_iter().chain(more);
         let args =
             Args::read_by(bare_definition(), ["varta-server"].into_iter().chain(words).map(OsString::from));
         format!("{:?}", args.unwrap().into_config_by(LookUps::LeftOut).unwrap())
