@@ -1,10 +1,12 @@
-//! The bounds of numbers, which the checks of the options draw: found by asking them.
+//! The bounds of numbers and durations, which the checks of the options draw: found by asking them.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::{Arg, Command};
 
-use crate::base::options::{LookUps, Size, parse_size};
+use crate::base::options::{LookUps, Size, parse_duration, parse_size};
+use crate::base::time::nanos;
 use crate::config::args::{Args, without_variables};
 use crate::config::option_kind::{OptionKind, defaults, is_a};
 
@@ -24,7 +26,10 @@ pub(crate) const EVERYTHING_ON: [&str; 12] = [
     "--beat-to=unix:/a",
 ];
 
-/// The numbers that a server takes.
+/// The longest duration that is tried.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// The numbers or durations that a server takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Bounds<N> {
     pub(crate) least: N,
@@ -67,6 +72,18 @@ impl Judge {
         let furthest = |last: f64| f64::from_bits(furthest(usual.to_bits(), last.to_bits(), takes));
         let most = furthest(f64::MAX);
         Bounds { least: furthest(0.0), most: (most < f64::MAX).then_some(most) }
+    }
+
+    /// The bounds of durations; `None` without a default.
+    pub(crate) fn duration(&self, option: &Arg) -> Option<Bounds<Duration>> {
+        let usual = defaults(option).first().and_then(|default| parse_duration(default).ok())?;
+        let takes = |nanos: u64| {
+            let duration = humantime::format_duration(Duration::from_nanos(nanos));
+            self.takes(option, &duration.to_string())
+        };
+        let furthest = |last: Duration| Duration::from_nanos(furthest(nanos(usual), nanos(last), takes));
+        let most = furthest(LONGEST);
+        Some(Bounds { least: furthest(Duration::ZERO), most: (most < LONGEST).then_some(most) })
     }
 
     fn takes(&self, option: &Arg, value: &str) -> bool {
@@ -122,6 +139,16 @@ mod tests {
         ] {
             assert_eq!(judge.whole(option(key).unwrap()), Bounds { least, most }, "{key}");
         }
+        let day = Duration::from_secs(86_400);
+        for (key, least, most) in [
+            ("stall-after", Duration::from_millis(10), Some(day)),
+            ("longest-silence", Duration::ZERO, None),
+            ("recovery-timeout", Duration::from_nanos(1), Some(day)),
+            ("flap-window", Duration::from_secs(1), Some(366 * day)),
+        ] {
+            assert_eq!(judge.duration(option(key).unwrap()), Some(Bounds { least, most }), "{key}");
+        }
+        assert_eq!(judge.duration(option("hw-watchdog-timeout").unwrap()), None, "it has no default");
         assert_eq!(
             judge.fraction(option("phi-threshold").unwrap()),
             Bounds { least: 1.0, most: Some(100.0) }

@@ -48,7 +48,8 @@ fn of_option(option: &Arg, judge: &Judge) -> Value {
         item
     };
     let help = option.get_long_help().or(option.get_help());
-    schema["description"] = help.map(|help| help.to_string().into()).unwrap_or_default();
+    let help = help.map(ToString::to_string).unwrap_or_default();
+    schema["description"] = (help + &said_bounds(option, judge)).into();
     if let [default] = &defaults(option)[..] {
         schema["default"] = match OptionKind::of(option) {
             OptionKind::Switch => json!(default == "true"),
@@ -84,6 +85,21 @@ fn of_value(option: &Arg, judge: &Judge) -> Value {
         OptionKind::Text if is_a::<Duration>(option) => json!({ "type": "string", "pattern": DURATION }),
         OptionKind::Text if is_a::<Mode>(option) => json!({ "type": "string", "pattern": MODE }),
         OptionKind::Text => json!({ "type": "string", "minLength": 1 }),
+    }
+}
+
+/// The bounds of an option's durations, for people: a schema knows no other than those of numbers.
+fn said_bounds(option: &Arg, judge: &Judge) -> String {
+    let bounds = is_a::<Duration>(option).then(|| judge.duration(option)).flatten();
+    match bounds {
+        None | Some(Bounds { least: Duration::ZERO, most: None }) => String::new(),
+        Some(Bounds { least, most: None }) => {
+            format!("\n\nAt least {}.", humantime::format_duration(least))
+        }
+        Some(Bounds { least, most: Some(most) }) => {
+            let [least, most] = [least, most].map(humantime::format_duration);
+            format!("\n\nFrom {least} to {most}.")
+        }
     }
 }
 
@@ -170,6 +186,11 @@ mod tests {
             assert!(schema["description"].as_str().is_some_and(|text| !text.is_empty()), "{key}");
             assert!(schema["type"].is_string() || schema["anyOf"].is_array(), "{key}");
         }
+        let said = |key: &str, range: &str| {
+            assert!(properties[key]["description"].as_str().unwrap().ends_with(range), "{}", properties[key]);
+        };
+        said("stall-after", "\n\nFrom 10ms to 1day.");
+        said("beat-every", "\n\nFrom 100ms to 10m.");
         for option in options {
             let key = option.get_long().unwrap();
             let default = properties[key].get("default").map(|default| match default {
