@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
@@ -14,8 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use varta_integration_tests::{
-    Datagrams, Ended, Network, Options, Receiver, RemoteAgent, SHARED_KEY, Scratch, Server, Signal, agent,
-    http, line, line_with, run_server, wait_until, write_secret,
+    Datagrams, Ended, MailServer, Network, Options, ReceivedMail, Receiver, RemoteAgent, SHARED_KEY, Scratch,
+    Server, Signal, agent, http, line, line_with, run_server, wait_until, write_secret,
 };
 use varta_proto::{Frame, Status};
 
@@ -338,6 +339,42 @@ fn new_receivers_of_alerts_are_told_what_fires_and_those_that_stay_hear_nothing_
     worker.signal(Signal::Continue);
     let wrong = reloaded.refuse("webhook = \"http://localhost/\"\nwebhook-key-file = \"/nowhere/key\"\n");
     assert!(wrong.contains("/nowhere/key"), "{wrong}");
+}
+
+#[test]
+fn a_mail_that_waits_goes_out_by_new_settings_and_a_new_relay_is_told_what_fires() {
+    // More often than it is tried.
+    let (former, present) = (MailServer::start(["451 not now"; 50]), MailServer::start([]));
+    let text = |relay: &MailServer, from: &str| {
+        format!(
+            "stall-after = \"700ms\"\nmail-relay = {:?}\nmail-from = {from:?}\nmail-to = \"to@example.test\"\n",
+            relay.url()
+        )
+    };
+    let reloaded = Reloaded::start(&text(&former, "old@example.test"), Options::new());
+    let server = &reloaded.server;
+    let worker = server.start_agent(&[]);
+    worker.signal(Signal::Stop);
+    let put_off = former.await_mails(1).remove(0);
+    assert!(put_off.commands.iter().any(|command| command.starts_with("MAIL FROM:<old@")), "{put_off:?}");
+
+    reloaded.take_over(&text(&former, "new@example.test"));
+    let is_new = |mail: &ReceivedMail| mail.commands.iter().any(|said| said.starts_with("MAIL FROM:<new@"));
+    wait_until("it comes again, from another", || former.await_mails(1).iter().any(is_new));
+    let ids: BTreeSet<_> =
+        former.await_mails(1).iter().map(|mail| mail.header("Message-ID").to_owned()).collect();
+    assert_eq!(ids.len(), 1, "it is the one that has waited: {ids:?}");
+
+    reloaded.take_over(&text(&present, "new@example.test"));
+    let subject = |mail: &ReceivedMail| mail.header("Subject").to_owned();
+    assert!(subject(&present.await_mails(1)[0]).starts_with("firing: "));
+    let given_up = [("destination", "mail"), ("outcome", "given_up")];
+    wait_until("the former is given up", || {
+        server.scrape().value("varta_notifications_total", &given_up) == 1.0
+    });
+    worker.signal(Signal::Continue);
+    assert!(subject(&present.await_mails(2)[1]).starts_with("resolved: "));
+    assert!(former.await_mails(1).iter().all(|mail| subject(mail).starts_with("firing: ")));
 }
 
 #[test]
