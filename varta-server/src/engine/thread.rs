@@ -5,6 +5,7 @@
 //! second, and a hand-over within one thread costs a tenth of one between two.
 
 use std::io;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, Handle};
@@ -21,13 +22,21 @@ pub(crate) struct IngestThread {
 
 impl IngestThread {
     pub(crate) fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
-        let handle = runtime.handle().clone();
         let (running, stopped) = oneshot::channel::<()>();
+        let (tell, told) = mpsc::sync_channel(1);
+        // The runtime is made and dropped there: within another runtime a drop panics.
         let thread = std::thread::Builder::new().name("varta-ingest".to_owned()).spawn(move || {
-            // `Err` when the sender is dropped, which is the signal to stop.
-            let _ = runtime.block_on(stopped);
+            match Builder::new_current_thread().enable_io().enable_time().build() {
+                Ok(runtime) => {
+                    // The other end waits for it.
+                    let _ = tell.send(Ok(runtime.handle().clone()));
+                    // `Err` when the sender is dropped, which is the signal to stop.
+                    let _ = runtime.block_on(stopped);
+                }
+                Err(error) => _ = tell.send(Err(error)),
+            }
         })?;
+        let handle = told.recv().map_err(|_| io::Error::other("the ingest thread panicked"))??;
         Ok(IngestThread { handle, running: Some(running), thread: Some(thread) })
     }
 

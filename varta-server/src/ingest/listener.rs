@@ -89,7 +89,7 @@ impl Listener {
         file.note_queue(queue);
         let endpoint = Endpoint::Unix(file.path().to_path_buf());
         let queue = QueueFill::new(file.path().to_path_buf(), queue);
-        let failed = |source| endpoint.failed("start a thread for", source);
+        let failed = |source| endpoint.failed("start a thread for it", source);
         let closer = FdReaper::start().map_err(failed)?;
         let namespaces = PidNamespaces::new(namespace_pids);
         let (senders, nobody) = Senders::new(allowed, OverflowIds::of_server(), user_and_groups);

@@ -111,7 +111,7 @@ impl NotifyListener {
             let endpoint = &endpoint;
             move |source| endpoint.failed(action, source)
         };
-        let closer = FdReaper::start().map_err(failed("start a thread for"))?;
+        let closer = FdReaper::start().map_err(failed("start a thread for it"))?;
         // Where the kernel has no such option, the pid has to do.
         let _ = pass_pidfds(socket.as_fd(), true);
         let (senders, nobody) = Senders::new(allowed, OverflowIds::of_server(), user_and_groups);
