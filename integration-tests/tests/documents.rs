@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use varta_integration_tests::{AgentProcess, Options, Scrape, Server, run_to_its_end, server_command};
+use varta_integration_tests::{
+    AgentProcess, Options, Scrape, Scratch, Server, run_to_its_end, server_command,
+};
 
 /// The documents at the top of the repository that describe the present; the others are in `docs`,
 /// `docs/adr` and `docs/runbooks`.
@@ -133,10 +135,20 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
 /// A server on which each family has all of its rows, and what it exports with one agent in alarm.
 fn scrape_of_everything() -> Scrape {
     let recovery = ["--recovery-exec", "/bin/true"];
-    let server = Server::start(Options::new().udp("127.0.0.1:0").args(recovery));
+    let scratch = Scratch::make();
+    let job = "[[job]]\nname = \"nightly\"\nschedule = \"daily\"\n";
+    let server = Server::start(Options::new().udp("127.0.0.1:0").args(recovery).config(&scratch, job));
+    for event in ["--start", "--ok"] {
+        let mut beat = server_command();
+        beat.args(["beat", "nightly", event, "--socket"]).arg(server.socket());
+        assert!(run_to_its_end(beat).status.success());
+    }
     let mut agent = AgentProcess::start(server.socket(), &[]);
     agent.ask("status critical");
-    server.await_scrape("it is in alarm", |scrape| scrape.sum("varta_agent_alarm", &[]) == 1.0)
+    server.await_scrape("it is in alarm, and the job has run", |scrape| {
+        scrape.sum("varta_agent_alarm", &[]) == 1.0
+            && scrape.sum("varta_job_last_success_timestamp_seconds", &[]) > 0.0
+    })
 }
 
 /// The family of a sample, by the families that there are.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::sys::{self, NOBODY};
 use varta_integration_tests::{
-    Ended, Options, Receiver, Scratch, Server, Signal, agent, line_with, metric, run_to_its_end,
-    server_command,
+    Ended, Options, Receiver, Scratch, Server, Signal, agent, exec_command, line_with, metric,
+    run_to_its_end, server_command,
 };
 
 /// `varta-server beat` with these words.
@@ -147,4 +147,99 @@ fn the_next_server_knows_what_has_begun_and_what_has_failed() {
     });
     say(&server, &["begun", "--ok"]);
     server.expect(agent("begun").gone().because("goodbye"));
+}
+
+/// A server with this job, in this directory.
+fn with_job(scratch: &Scratch, job: &str) -> Options {
+    let text = format!("[[job]]\nname = \"backup\"\n{job}\n");
+    Options::from(["--stall-after", "1h"]).config(scratch, &text).path("--state-dir", &scratch.path("state"))
+}
+
+const LATE: [(&str, &str); 1] = [("agent", "backup")];
+
+#[test]
+fn a_job_that_does_not_run_is_late_and_the_next_server_knows_it() {
+    let scratch = Scratch::make();
+    let job = "every = \"1s\"\ngrace = \"1s\"";
+    let mut server = Server::start(with_job(&scratch, job));
+    let late =
+        server.expect(agent("backup").becomes("expected").because("late").within(Duration::from_secs(2)));
+    assert_eq!(late.pid, 0);
+    server.await_scrape("it is shown", |scrape| {
+        scrape.get("varta_job_late", &LATE) == Some(1.0)
+            && scrape.get("varta_job_missed_total", &LATE) >= Some(1.0)
+            && scrape.get("varta_agent_up", &[("agent", "backup"), ("pid", "")]) == Some(0.0)
+    });
+    server.kill();
+    let server = Server::start(with_job(&scratch, "schedule = \"every 1s\"\ngrace = \"1s\""));
+    server.await_scrape("it is late as before", |scrape| scrape.get("varta_job_late", &LATE) == Some(1.0));
+    say(&server, &["backup", "--start"]);
+    server.expect(agent("backup").up());
+    server.await_scrape("it runs", |scrape| {
+        scrape.get("varta_job_late", &LATE) == Some(0.0)
+            && scrape.get("varta_job_running", &LATE) == Some(1.0)
+    });
+    say(&server, &["backup", "--ok"]);
+    server.await_scrape("it has run", |scrape| {
+        scrape.get("varta_job_runs_total", &[("agent", "backup"), ("outcome", "ok")]) == Some(1.0)
+            && scrape.get("varta_job_last_success_timestamp_seconds", &LATE) > Some(1e9)
+    });
+}
+
+#[test]
+fn a_run_that_takes_too_long_is_stalled_until_it_ends_and_overlaps_are_counted() {
+    let scratch = Scratch::make();
+    let server = Server::start(with_job(&scratch, "schedule = \"yearly\"\nlongest-run = \"1s\""));
+    say(&server, &["backup", "--start"]);
+    server.expect(agent("backup").stalled().because("overran").within(Duration::from_secs(1)));
+    say(&server, &["backup", "--start"]);
+    server.expect(agent("backup").up());
+    say(&server, &["backup", "--start"]);
+    server.expect(agent("backup").up().from("up").because("overlapped"));
+    say(&server, &["backup"]);
+    server.expect(agent("backup").gone().because("goodbye"));
+    server.await_scrape("both are counted", |scrape| {
+        scrape.get("varta_job_overruns_total", &LATE) >= Some(1.0)
+            && scrape.get("varta_job_overlaps_total", &LATE) >= Some(1.0)
+    });
+}
+
+#[test]
+fn what_exec_declares_is_awaited_when_exec_has_gone() {
+    let scratch = Scratch::make();
+    let server =
+        Server::start(Options::from(["--stall-after", "1h"]).path("--state-dir", &scratch.path("state")));
+    let run = |more: &[&str]| {
+        let options = [&["--name=nightly", "--beat=alive"], more].concat();
+        run_to_its_end(exec_command(server.socket(), &options, &["true"]))
+    };
+    assert!(run(&["--schedule=every 1s", "--grace=1s"]).status.success());
+    server.expect(agent("nightly").gone());
+    server.expect(agent("nightly").becomes("expected").because("late").within(Duration::from_secs(2)));
+    assert!(run(&[]).status.success());
+    let ran = [("agent", "nightly"), ("outcome", "ok")];
+    server.await_scrape("two runs", |scrape| scrape.get("varta_job_runs_total", &ran) == Some(2.0));
+    assert!(run(&["--schedule=61 * * * *"]).stderr.contains("minutes are 0 to 59"));
+    assert_eq!(run(&["--grace=1s"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_job_that_makes_no_sense_is_refused_with_its_line() {
+    for (job, fault) in [
+        ("schedule = \"61 4 * * *\"", "minutes are 0 to 59"),
+        ("", "needs a schedule, or every"),
+        ("schedule = \"daily\"\nevery = \"1d\"", "leave one of them out"),
+        ("schedule = \"daily\"\ntimezone = \"Europe/Atlantis\"", "is no time zone"),
+        ("every = \"1d\"\nuid = -1", "is no id of a user"),
+        ("every = \"1d\"\ngrace = \"1ms\"", "grace: "),
+    ] {
+        let scratch = Scratch::make();
+        let path = scratch.path("varta.toml");
+        fs::write(&path, format!("[[job]]\nname = \"backup\"\n{job}\n")).unwrap();
+        let mut check = server_command();
+        check.args(["config", "check"]).arg(&path);
+        let ended = run_to_its_end(check);
+        let said = ended.stdout + &ended.stderr;
+        assert!(ended.status.code() == Some(2) && said.contains(fault), "{job}: {said}");
+    }
 }

@@ -237,6 +237,21 @@ const ROWS: &[Row] = &[
     ("output of a command", &[("2 KiB", "services/recovery/runner.rs", "KEPT")]),
     ("names of which one user reports", &[("10,000", "domain/tracker/rules/named.rs", "MAX_NAMED_PER_USER")]),
     ("time in which `varta-server beat` waits", &[("5 s", "services/beat/sender.rs", "WITHIN")]),
+    ("`[[job]]` in the file", &[("1,024", "domain/job.rs", "MAX_JOBS")]),
+    (
+        "declared jobs, and those of one user",
+        &[
+            ("1,024", "domain/tracker/agents/jobs.rs", "MAX_DECLARED"),
+            ("256", "domain/tracker/agents/jobs.rs", "MAX_DECLARED_PER_USER"),
+        ],
+    ),
+    (
+        "runs of one job that are told apart",
+        &[
+            ("16", "domain/tracker/agents/job_state.rs", "MAX_RUNNING"),
+            ("32", "domain/tracker/agents/job_state.rs", "MAX_DURATIONS"),
+        ],
+    ),
     ("last output of a command of `varta-server exec`", &[("10,000", "services/exec/tail.rs", "KEPT")]),
     ("lines of `varta-server exec`", &[("20", "services/exec/agent.rs", "MAX_LINES")]),
     (

@@ -32,7 +32,7 @@ pub use self::base::inherited::reset_inherited;
 pub use self::base::secret::Secret;
 pub use self::base::version::{COMMIT, VERSION, VERSION_AND_COMMIT};
 pub use self::base::{clock, logging, time};
-pub use self::domain::{beat, labels, outcome, report, tracker};
+pub use self::domain::{beat, job, labels, outcome, report, tracker};
 pub use self::metrics::agent_rows::AgentMetrics;
 pub use self::server::{BoundServer, Program, Server};
 pub use self::services::alerts::{

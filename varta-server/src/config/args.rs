@@ -44,8 +44,8 @@ pub struct Args {
     /// Its keys are the options of this list without the dashes. Examples: `stall-after = "2s"`, `udp =
     /// ["127.0.0.1:9844"]`. A list on the command line or in the environment replaces the list of the file.
     /// Paths are relative to the working directory of the server, as on the command line. The file may also
-    /// have `[[rule]]`, `[[expected]]` and `[[pause]]` tables: settings for agents by their names, agents that
-    /// the server waits for, and agents that raise no alarms for a time.
+    /// have `[[rule]]`, `[[expected]]`, `[[job]]` and `[[pause]]` tables: settings for agents by their names, agents
+    /// that the server waits for, once or by a schedule, and agents that raise no alarms for a time.
     #[arg(long, env = "VARTA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 

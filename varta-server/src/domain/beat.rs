@@ -127,6 +127,8 @@ pub struct Hello {
     /// The agent's labels, by which operators sort agents.
     #[serde(with = "by_value::labels")]
     pub labels: Labels,
+    /// The user whose process sent it, where the kernel attests that.
+    pub uid: Option<u32>,
 }
 
 /// The sender of a datagram, as far as the transport attests it.

@@ -192,6 +192,15 @@ pub(crate) fn describe(transition: &Transition) -> String {
         Cause::Goodbye { .. } if matches!(agent.origin, Origin::Named { .. }) => {
             "it is reported to have ended well".to_owned()
         }
+        Cause::Late => format!(
+            "a run of it was due {} ago and has not begun, though it had {:?} to do so",
+            whole(transition.silence),
+            transition.stall_after
+        ),
+        Cause::Overran => {
+            format!("its run has taken {} so far, longer than it may", whole(transition.silence))
+        }
+        Cause::Overlapped => "a run of it has begun while another was under way".to_owned(),
         Cause::Failed { status: Some(status) } => {
             format!("it is reported to have failed with status {status}")
         }
@@ -241,6 +250,16 @@ pub(crate) fn describe(transition: &Transition) -> String {
         Some(dossier) => format!("{went}: {because}{replaced}. {dossier}"),
         None => format!("{went}: {because}{replaced}"),
     }
+}
+
+/// A time to the second, unless it is shorter than that.
+fn whole(time: Duration) -> humantime::FormattedDuration {
+    let rounded = if time < Duration::from_secs(10) {
+        Duration::from_millis(millis(time))
+    } else {
+        Duration::from_secs(time.as_secs())
+    };
+    humantime::format_duration(rounded)
 }
 
 /// The causes that occur in `counts`, which is indexed by [`Cause::index`], with their counts, the most

@@ -45,11 +45,13 @@ pub enum FrameOutcome {
     Unattributed,
     /// A report about a name that belongs to another user.
     NameTaken,
+    /// A report that declares a job whose schedule makes no sense.
+    ScheduleRefused,
 }
 
 impl FrameOutcome {
     /// The number of outcomes; each kind of malformed frame counts as one.
-    pub const COUNT: usize = 16 + DecodeError::KINDS.len();
+    pub const COUNT: usize = 17 + DecodeError::KINDS.len();
 
     /// The outcome's row, below [`FrameOutcome::COUNT`].
     #[must_use]
@@ -72,14 +74,15 @@ impl FrameOutcome {
             FrameOutcome::ReplayTableFull => 13,
             FrameOutcome::Unattributed => 14,
             FrameOutcome::NameTaken => 15,
-            FrameOutcome::Malformed(error) => 16 + error.index(),
+            FrameOutcome::ScheduleRefused => 16,
+            FrameOutcome::Malformed(error) => 17 + error.index(),
         }
     }
 
     /// The label values, by [`FrameOutcome::index`].
     #[must_use]
     pub fn labels() -> [&'static str; FrameOutcome::COUNT] {
-        const OURS: [&str; 16] = [
+        const OURS: [&str; 17] = [
             "accepted",
             "ancillary",
             "unattested",
@@ -96,6 +99,7 @@ impl FrameOutcome {
             "replay_table_full",
             "unattributed",
             "name_taken",
+            "schedule_refused",
         ];
         std::array::from_fn(|index| match index.checked_sub(OURS.len()) {
             None => OURS[index],

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use varta_proto::control::{AgentName, ReportEvent};
 
+use crate::domain::job::DeclaredJob;
+
 /// A report about a named agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -13,12 +15,14 @@ pub struct Report {
     pub event: ReportEvent,
     /// The silence after which the agent is to count as stalled.
     pub stall_after: Option<Duration>,
+    /// When that is to happen.
+    pub declared: Option<DeclaredJob>,
 }
 
 impl Report {
     /// A report that asks for no stall timeout.
     #[must_use]
     pub const fn new(name: AgentName, event: ReportEvent) -> Self {
-        Report { name, event, stall_after: None }
+        Report { name, event, stall_after: None, declared: None }
     }
 }

@@ -1,6 +1,7 @@
 //! What the engine says for who looks into it, at the levels debug and trace. Where these are off, each call costs
 //! a look at the level.
 
+use crate::base::time_zone::TimeZone;
 use crate::domain::beat::{ControlMessage, Origin, ReceivedControl, Transport};
 use crate::domain::outcome::{FrameOutcome, OutcomeCounts};
 use crate::domain::process::{Dossier, InspectionDepth, ProcessId};
@@ -28,17 +29,24 @@ pub(super) fn debug_refusals(transport: Transport, counts: &OutcomeCounts) {
 
 /// A control message that the tracker refused because of who sent it, which its sender does not see.
 pub(super) fn warn_of_refused(control: &ReceivedControl, outcome: FrameOutcome) {
-    let (FrameOutcome::NameTaken, ControlMessage::Report(report)) = (outcome, &control.said) else { return };
+    let ControlMessage::Report(report) = &control.said else { return };
     let Origin::Named { uid } = control.sender.origin else { return };
-    tracing::warn!(
-        target: "varta::engine",
-        uid,
-        agent = report.name.as_str(),
-        reason = FrameOutcome::labels()[outcome.index()],
-        "what a process of uid {uid} says of {} is refused: the name belongs to another user, until that agent is \
-         forgotten; give the other another name",
-        report.name
-    );
+    let (name, reason) = (report.name.as_str(), FrameOutcome::labels()[outcome.index()]);
+    match (outcome, &report.declared) {
+        (FrameOutcome::NameTaken, _) => tracing::warn!(
+            target: "varta::engine", uid, agent = name, reason,
+            "what a process of uid {uid} says of {name} is refused: the name belongs to another user, until that agent is \
+             forgotten; give the other another name"
+        ),
+        (FrameOutcome::ScheduleRefused, Some(declared)) => {
+            let fault = declared.job(&report.name, uid, &TimeZone::utc()).err().unwrap_or_default();
+            tracing::warn!(
+                target: "varta::engine", uid, agent = name, reason,
+                "the schedule that a process of uid {uid} declares for {name} is refused: {fault}; see docs/SCHEDULES.md"
+            );
+        }
+        _ => {}
+    }
 }
 
 /// A verdict, with how fast it was given.

@@ -46,7 +46,17 @@ families! {
 
 /// The possible pairs of verdict and cause, each of which has a series from the first scrape on.
 const CHANGES: [(usize, &[Cause]); 6] = [
-    (Verdict::UP, &[Cause::FirstBeat, Cause::Reported, Cause::Recovered, Cause::Restarted, Cause::Panicked]),
+    (
+        Verdict::UP,
+        &[
+            Cause::FirstBeat,
+            Cause::Reported,
+            Cause::Recovered,
+            Cause::Restarted,
+            Cause::Panicked,
+            Cause::Overlapped,
+        ],
+    ),
     (
         Verdict::STALLED,
         &[
@@ -61,6 +71,7 @@ const CHANGES: [(usize, &[Cause]); 6] = [
             Cause::Lossy,
             Cause::Unreachable,
             Cause::Panicked,
+            Cause::Overran,
         ],
     ),
     (
@@ -83,7 +94,7 @@ const CHANGES: [(usize, &[Cause]); 6] = [
         ],
     ),
     (Verdict::UNKNOWN, &[Cause::ObserverBlind, Cause::Lossy, Cause::QueueFull]),
-    (Verdict::EXPECTED, &[Cause::NeverSeen]),
+    (Verdict::EXPECTED, &[Cause::NeverSeen, Cause::Late]),
 ];
 
 /// The metric handles of the engine.

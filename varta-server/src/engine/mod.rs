@@ -6,6 +6,7 @@ mod detector_options;
 mod feed;
 mod forget;
 pub(crate) mod handover;
+mod job_table;
 pub(crate) mod metrics;
 pub(crate) mod options;
 mod process_monitor;

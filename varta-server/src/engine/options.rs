@@ -16,10 +16,11 @@ use crate::base::options::table::{
 };
 use crate::base::options::table_key::{KeyKind, TableKey};
 use crate::base::options::{OptionFaults, parse_duration};
+use crate::base::time_zone::TimeZone;
 use crate::domain::process::SuccessExit;
 use crate::domain::tracker::Policy;
 use crate::domain::tracker::arrival::ArrivalPolicy;
-use crate::domain::{Expected, ExpectedAgents, ForgetAfter, Rule, Rules};
+use crate::domain::{Expected, ExpectedAgents, ForgetAfter, Jobs, Rule, Rules};
 use crate::engine::detector_options::{DetectorArgs, check_detector};
 
 /// What the tracker goes by. A group of options.
@@ -98,6 +99,9 @@ impl EngineArgs {
             looks_per_second: Policy::LOOKS_PER_SECOND,
             rules: tables.rules,
             expected: tables.expected,
+            jobs: tables.jobs,
+            // Without a zone of the host that is known, declared jobs have times of UTC; the tables say so themselves.
+            time_zone: TimeZone::of_host().unwrap_or_else(|_| TimeZone::utc()),
             max_beat_rate: self.max_beat_rate,
             max_total_rate: self.max_total_rate,
         };
@@ -118,17 +122,21 @@ pub struct EngineTables {
     pub rules: Rules,
     /// The agents that are to come.
     pub expected: ExpectedAgents,
+    /// The jobs that are to run again and again.
+    pub jobs: Jobs,
 }
 
 impl EngineTables {
     /// What they are.
-    pub(crate) fn definitions() -> [TableDefinition; 2] {
-        [Rules::definition(), ExpectedAgents::definition()]
+    pub(crate) fn definitions() -> [TableDefinition; 3] {
+        [Rules::definition(), ExpectedAgents::definition(), Jobs::definition()]
     }
 
     /// Reads the value of a key, if the key names one of these tables. Whether it does.
     pub(crate) fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>, faults: &mut ParseErrors) -> bool {
-        self.rules.read(key, value, faults) || self.expected.read(key, value, faults)
+        self.rules.read(key, value, faults)
+            || self.expected.read(key, value, faults)
+            || self.jobs.read(key, value, faults)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::domain::beat::Transport;
-use crate::domain::tracker::{AgentSnapshot, RegistryChange, Transition};
+use crate::domain::tracker::{AgentSnapshot, JobSnapshot, RegistryChange, Transition};
 use crate::engine::feed::BoundedQueue;
 use crate::ingest::PersistedWindow;
 
@@ -31,6 +31,8 @@ pub(crate) enum Event {
 pub(crate) struct Slice {
     /// The first slot; 0 begins a sweep through all of them.
     pub(crate) from: usize,
+    /// All jobs, in the first slice.
+    pub(crate) jobs: Vec<JobSnapshot>,
     /// The snapshots.
     pub(crate) agents: Vec<AgentSnapshot>,
     /// The slot to continue from; `None` at the end.
@@ -54,10 +56,11 @@ impl StateSink {
     /// Queues a registry change; that of an agent in plaintext only while half of the queue is free.
     pub(crate) fn note(&self, note: RegistryChange) {
         let agent = match &note {
-            RegistryChange::Known(known) => &known.agent,
-            RegistryChange::Forgotten(forgotten) => &forgotten.agent,
+            RegistryChange::Known(known) => Some(&known.agent),
+            RegistryChange::Forgotten(forgotten) => Some(&forgotten.agent),
+            RegistryChange::Job(_) | RegistryChange::JobForgotten(_) => None,
         };
-        let is_cheap = agent.origin.transport() == Transport::Udp;
+        let is_cheap = agent.is_some_and(|agent| agent.origin.transport() == Transport::Udp);
         if !self.queue.put(is_cheap, || Event::RegistryChange(note)) {
             self.lost.store(true, Ordering::Relaxed);
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, wall_now};
 use crate::base::error::Error;
 use crate::base::time::{MonoTime, millis};
 use crate::domain::beat::Transport;
@@ -32,6 +32,7 @@ use crate::ingest::listener::INBOX_BATCHES;
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::{Probes, ShmPages};
 use crate::metrics::agent_rows::{AgentRows, AutoRows};
+use crate::metrics::job_rows::job_rows;
 use crate::observe::exit_watcher::{ProcessExit, WatchedProcess};
 
 /// The capacity of the query queue; senders wait while it is full.
@@ -167,6 +168,9 @@ impl TrackerActor {
                 continue;
             }
             self.notice_blindness(wake_at.map(|at| at.max(last_turn)), now);
+            if self.tracker.has_jobs() {
+                self.tracker.handle_wall_clock(wall_now().into(), now);
+            }
             self.tracker.handle_timeout(now);
             self.read_pages(now);
             self.process_monitor.do_requests(&mut self.tracker, now);
@@ -323,7 +327,8 @@ impl TrackerActor {
     fn slice(&self, from: usize) -> StateSlice {
         let end = from.saturating_add(ROWS_PER_TURN);
         let agents = self.tracker.snapshot(from..end).collect();
-        StateSlice { from, agents, next: (end < self.tracker.slots()).then_some(end) }
+        let jobs = if from == 0 { self.tracker.job_snapshots() } else { Vec::new() };
+        StateSlice { from, jobs, agents, next: (end < self.tracker.slots()).then_some(end) }
     }
 
     /// Some of the agents in alarm, from slot `from` on.
@@ -373,6 +378,7 @@ impl TrackerActor {
                 let mut rows = AgentRows::new(which, &self.host, wall_start);
                 rows.add_restarts(self.tracker.restarts());
                 rows.add_missing(self.tracker.missing());
+                rows.add_jobs(job_rows(&self.tracker.jobs()));
                 let _ = answer.send(Box::new(rows));
             }
             Query::AddRows { mut rows, from, answer } => {

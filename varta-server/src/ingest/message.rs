@@ -6,6 +6,7 @@ use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
 use varta_proto::{DecodeError, FRAME_LEN, Frame};
 
 use crate::domain::beat::{ControlMessage, Hello};
+use crate::domain::job::DeclaredJob;
 use crate::domain::report::Report;
 
 /// The decoded content of a datagram from an authenticated sender.
@@ -40,7 +41,14 @@ impl Message {
             return Err(DecodeError::BadBody);
         };
         let stall_after = control.stall_after_ms().map(|millis| Duration::from_millis(u64::from(millis)));
-        let report = Report { name: *name, event, stall_after };
+        let millis = |millis: Option<u64>| millis.map(Duration::from_millis);
+        let declared = control.declaration().map(|declaration| DeclaredJob {
+            schedule: declaration.schedule().into(),
+            timezone: declaration.timezone().map(Into::into),
+            grace: millis(declaration.grace_ms),
+            longest_run: millis(declaration.longest_run_ms),
+        });
+        let report = Report { name: *name, event, stall_after, declared };
         Ok((control.pid(), Message::Report(Box::new(report))))
     }
 
@@ -54,6 +62,7 @@ impl Message {
                 stall_after: duration(control.stall_after_ms()),
                 busy_for: duration(control.busy_for_ms()),
                 labels: control.labels().map(|label| (label.key(), label.value())).collect(),
+                uid: None,
             }),
             ControlKind::Goodbye => ControlMessage::Goodbye {
                 nonce: control.nonce(),

@@ -7,7 +7,7 @@ use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
 use varta_proto::{DecodeError, FRAME_LEN, crc32c};
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::{ControlMessage, Sender};
+use crate::domain::beat::{ControlMessage, Hello, Sender};
 use crate::domain::outcome::FrameOutcome;
 use crate::ingest::message::Message;
 use crate::ingest::namespaces::PidNamespaces;
@@ -67,6 +67,10 @@ pub(super) fn judge(
     Ok(match message {
         Message::Report(report) => {
             (Sender::named(credentials.uid), Message::Control(ControlMessage::Report(*report)))
+        }
+        Message::Control(ControlMessage::Hello(hello)) => {
+            let hello = Hello { uid: Some(credentials.uid), ..hello };
+            (Sender::local(credentials.pid), Message::Control(ControlMessage::Hello(hello)))
         }
         message => (Sender::local(credentials.pid), message),
     })

@@ -107,6 +107,7 @@ pub(crate) struct AgentRows {
     wall_start_millis: u64,
     bodies: [BytesMut; PER_AGENT.len()],
     alarms: BytesMut,
+    jobs: BytesMut,
     info: BytesMut,
     restarts: BytesMut,
     labels: BytesMut,
@@ -133,6 +134,7 @@ impl AgentRows {
             wall_start_millis,
             bodies: PER_AGENT.map(|_| BytesMut::new()),
             alarms: BytesMut::new(),
+            jobs: BytesMut::new(),
             info: BytesMut::new(),
             restarts: BytesMut::new(),
             labels: BytesMut::new(),
@@ -257,6 +259,11 @@ impl AgentRows {
         body.put_u8(b'\n');
     }
 
+    /// Adds the series of jobs.
+    pub(crate) fn add_jobs(&mut self, rows: BytesMut) {
+        self.jobs = rows;
+    }
+
     /// Adds the expected agents that are missing: without a pid, and not up.
     pub(crate) fn add_missing<'a>(&mut self, names: impl Iterator<Item = &'a Arc<str>>) {
         for name in names {
@@ -299,7 +306,7 @@ impl AgentRows {
     pub(crate) fn into_pieces(self) -> impl Iterator<Item = Bytes> {
         self.bodies
             .into_iter()
-            .chain([self.alarms, self.info, self.restarts])
+            .chain([self.alarms, self.info, self.restarts, self.jobs])
             .filter(|body| !body.is_empty())
             .map(BytesMut::freeze)
     }
@@ -329,7 +336,7 @@ impl AgentRows {
 }
 
 /// The buffer of a family, with the family's comments at its beginning.
-fn begun<'b>(body: &'b mut BytesMut, (family, kind): (Family, &str)) -> &'b mut BytesMut {
+pub(super) fn begun<'b>(body: &'b mut BytesMut, (family, kind): (Family, &str)) -> &'b mut BytesMut {
     if body.is_empty() {
         let Family { name, help, .. } = family;
         // Writing to memory cannot fail.
@@ -364,7 +371,7 @@ impl Value {
 
 /// Escapes a label value as the text format requires: backslash, quote and line feed. Other control
 /// characters become `?`.
-fn put_escaped(body: &mut BytesMut, value: &str) {
+pub(super) fn put_escaped(body: &mut BytesMut, value: &str) {
     for character in value.chars() {
         match character {
             '\\' => body.put_slice(b"\\\\"),

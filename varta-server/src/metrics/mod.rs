@@ -6,6 +6,7 @@ pub(crate) mod agent_rows;
 pub(crate) mod counters;
 pub(crate) mod family;
 pub(crate) mod faults;
+pub(crate) mod job_rows;
 pub(crate) mod openmetrics;
 
 use std::collections::HashSet;

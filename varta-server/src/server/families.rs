@@ -3,19 +3,20 @@
 use crate::engine;
 use crate::ingest;
 use crate::metrics::family::Family;
-use crate::metrics::{agent_rows, faults};
+use crate::metrics::{agent_rows, faults, job_rows};
 use crate::server::reload_metrics;
 use crate::services;
 
 /// The families of what is no service. The compiler warns of a block that is in no list: it is dead
 /// code.
-const OTHERS: [&[Family]; 7] = [
+const OTHERS: [&[Family]; 8] = [
     reload_metrics::FAMILIES,
     ingest::metrics::FAMILIES,
     ingest::shm::metrics::FAMILIES,
     ingest::NOTIFY_FAMILIES,
     engine::metrics::FAMILIES,
     agent_rows::FAMILIES,
+    job_rows::FAMILIES,
     faults::FAMILIES,
 ];
 
@@ -101,8 +102,9 @@ mod tests {
         ran.unwrap();
         let types = answer.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let exported: BTreeMap<&str, bool> = types.map(|(name, kind)| (name, kind == "histogram")).collect();
-        // Those have rows only when there are agents.
-        let is_of_agents = |name| agent_rows::FAMILIES.iter().any(|family| family.name == name);
+        // Those have rows only when there are agents, or jobs.
+        let is_of_agents =
+            |name| agent_rows::FAMILIES.iter().chain(job_rows::FAMILIES).any(|family| family.name == name);
         let listed: BTreeMap<&str, bool> = families()
             .filter(|family| !is_of_agents(family.name))
             .map(|family| (family.name, family.buckets.is_some()))

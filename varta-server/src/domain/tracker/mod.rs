@@ -19,6 +19,7 @@ pub(crate) mod tests;
 mod verdicts;
 
 use self::agents::index::NONE;
+pub use self::agents::jobs::JobSnapshot;
 pub use self::agents::names::NameSource;
 pub use self::agents::request::TrackerRequest;
 pub use self::agents::snapshot::{AgentSnapshot, Fate, ForgetReason, Forgotten, RegistryChange};
@@ -29,6 +30,7 @@ pub use self::detection::arrival;
 pub use self::policy::Policy;
 pub(crate) use self::rules::forgetting::Life;
 pub(crate) use self::rules::handover::{TRACKER_STATE_VERSION, TrackerState, TrackerStateRef};
+pub(crate) use self::rules::jobs::JobView;
 pub use self::state::Tracker;
 use self::state::{LOOKS_PER_TURN, WORTH_A_GUESS};
 pub use self::verdicts::cause::Cause;
@@ -66,6 +68,7 @@ impl Tracker {
     /// a deadline without end: it moves by the gaps' total length, and by at most one stall timeout more.
     pub fn handle_observer_gap(&mut self, from: MonoTime, to: MonoTime) {
         self.observer_gaps.add(from, to);
+        self.jobs.excuse(from, to);
     }
 
     /// Records that datagrams may have been lost on the way by `at`: the kernel dropped some of a network
@@ -88,6 +91,7 @@ impl Tracker {
         if !self.apply_new_rules() {
             return;
         }
+        self.check_jobs(now);
         for _ in 0..LOOKS_PER_TURN {
             let Some(name) = self.expected.pop_missing(now) else { break };
             self.transitions.push_back(Transition::of_missing(&name, now));
@@ -104,7 +108,10 @@ impl Tracker {
         if !self.rules_pending.is_empty() {
             return Some(MonoTime::START);
         }
-        [self.wheel.next_due(), self.expected.next_due()].into_iter().flatten().min()
+        [self.wheel.next_due(), self.expected.next_due(), self.jobs.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next transition, oldest first. Callers poll until `None` after each `handle_*`.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::base::time_zone::TimeZone;
 use crate::domain::expected::ExpectedAgents;
+use crate::domain::job::Jobs;
 use crate::domain::rules::Rules;
 use crate::domain::tracker::detection::arrival::ArrivalPolicy;
 
@@ -29,6 +31,10 @@ pub struct Policy {
     pub rules: Rules,
     /// The agents that the configuration expects.
     pub expected: ExpectedAgents,
+    /// The jobs of the configuration.
+    pub jobs: Jobs,
+    /// The time zone of the host, for declared jobs that name none.
+    pub time_zone: TimeZone,
     /// The maximum number of agents; beyond it new ones are refused.
     pub max_agents: usize,
     /// The maximum number of agents over plaintext UDP from one address, or from those of one host: all of
@@ -74,6 +80,8 @@ impl Default for Policy {
             replaced_within: Policy::DEFAULT_REPLACED_WITHIN,
             rules: Rules::default(),
             expected: ExpectedAgents::default(),
+            jobs: Jobs::default(),
+            time_zone: TimeZone::utc(),
             longest_silence: Policy::DEFAULT_MAX_SILENCE,
             mass_silence_min_agents: Policy::MASS_SILENCE_MIN_AGENTS,
             looks_per_second: Policy::LOOKS_PER_SECOND,

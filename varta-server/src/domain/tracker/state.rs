@@ -14,6 +14,7 @@ use crate::domain::labels::Labels;
 use crate::domain::process::{Dossier, ProcessId};
 use crate::domain::tracker::agents::agent::{AgentCold, AskedTimeout, IndexKey};
 use crate::domain::tracker::agents::expected::ExpectedTracker;
+use crate::domain::tracker::agents::jobs::JobTable;
 use crate::domain::tracker::agents::named::NamedAgents;
 use crate::domain::tracker::agents::names::{NameSource, Names};
 use crate::domain::tracker::agents::origins::{SourceId, Sources};
@@ -77,6 +78,7 @@ pub struct Tracker {
     pub(super) departed: VecDeque<u32>,
     pub(super) waiting: PendingHellos,
     pub(super) named: NamedAgents,
+    pub(super) jobs: JobTable,
     pub(super) expected: ExpectedTracker,
     /// The slots to which the current rules have not been applied yet.
     pub(super) rules_pending: Range<usize>,
@@ -98,6 +100,7 @@ impl Tracker {
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         let awaited = ExpectedTracker::new(&policy.expected);
+        let jobs = JobTable::new(&policy.jobs);
         Tracker {
             agent_rate: RateLimit::unlimited_if_zero(policy.max_beat_rate),
             total_rate: RateLimit::unlimited_if_zero(policy.max_total_rate),
@@ -119,6 +122,7 @@ impl Tracker {
             departed: VecDeque::new(),
             waiting: PendingHellos::default(),
             named: NamedAgents::default(),
+            jobs,
             expected: awaited,
             rules_pending: 0..0,
             deadlines_are_sooner: false,
@@ -233,9 +237,12 @@ impl Tracker {
         self.population[after.index()] += 1;
     }
 
-    pub(super) fn announce(&mut self, number: u32, change: TransitionDetails) {
+    pub(super) fn announce(&mut self, number: u32, mut change: TransitionDetails) {
+        let to = self.agents.slot(number).verdict.unwrap_or(Verdict::Up(Status::Ok));
+        if !self.jobs.is_empty() {
+            change.cause = self.note_run(number, to, &change);
+        }
         let slot = self.agents.slot(number);
-        let to = slot.verdict.unwrap_or(Verdict::Up(Status::Ok));
         let has_fallen = matches!(to, Verdict::Stalled | Verdict::Down);
         let incident = has_fallen.then(|| self.incidents.note(slot.key.source, to, change.at)).flatten();
         let transition = self.transition_of(number, to, change);

@@ -7,3 +7,4 @@ mod command;
 mod sender;
 
 pub use self::command::{BeatArgs, BeatTask};
+pub(crate) use self::sender::ReportSender;

@@ -113,6 +113,19 @@ impl ReportSender {
     }
 }
 
+impl ReportSender {
+    /// Sends a report without waiting. Whether a server has it.
+    pub(crate) fn try_send(&self, report: &Report<'_>) -> bool {
+        let mut out = [0; MAX_CONTROL_LEN];
+        let datagram = report.encode(&mut out);
+        let sent = UnixDatagram::unbound().and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            socket.send_to(&datagram, &self.path)
+        });
+        sent.is_ok()
+    }
+}
+
 /// Whether a server may come, or come again.
 fn may_pass(error: &io::Error) -> bool {
     matches!(

@@ -14,6 +14,7 @@ use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::rate_limit::{RateLimit, Usage};
 use crate::base::time::{MonoTime, nanos};
+use crate::services::exec::declaring::Declaring;
 use crate::services::exec::options::ExecOptions;
 
 /// How long the server may take to say whether it takes the beats. It does at once, unless it hangs.
@@ -28,6 +29,8 @@ pub(super) struct Agent {
     introduction: Introduction,
     /// Until when the silence is accepted that was asked for last.
     busy_until: Option<Instant>,
+    /// When the command is to run, if it is a job.
+    declaring: Option<Declaring>,
     /// Whether the last beat reached a server; `None` before the first.
     is_heard: Option<bool>,
     said: Usage,
@@ -81,6 +84,7 @@ impl Agent {
             handle,
             introduction,
             busy_until: None,
+            declaring: Declaring::new(options),
             is_heard: None,
             said: Usage::default(),
             left_out: 0,
@@ -90,6 +94,10 @@ impl Agent {
 
     /// Beats, and says when no server hears it, or one does again.
     pub(super) fn beat(&mut self, status: Status) {
+        // Before the first beat, so that this is known as the begin of a run.
+        if let Some(declaring) = &mut self.declaring {
+            declaring.tell();
+        }
         let outcome = self.handle.beat(status, self.restarts);
         let is_heard = match outcome {
             BeatOutcome::Sent => true,

@@ -8,6 +8,7 @@
 mod agent;
 mod check;
 mod command;
+mod declaring;
 mod leftovers;
 mod notify;
 mod options;

@@ -10,8 +10,11 @@ use clap::{Args, ValueEnum};
 use varta_proto::control::{AgentName, Label, LabelError, LabelSet, NameError};
 
 use crate::base::error::Error;
-use crate::base::limits::{MAX_COMMAND_TIMEOUT, MIN_STALL_AFTER};
+use crate::base::limits::{MAX_COMMAND_TIMEOUT, MAX_DURATION, MIN_STALL_AFTER};
 use crate::base::options::parse_duration;
+use crate::base::time_zone::TimeZone;
+use crate::domain::job::DeclaredJob;
+use crate::domain::schedule::Schedule;
 
 /// The silence that is asked for by default, in intervals.
 pub(super) const INTERVALS: u32 = 3;
@@ -91,6 +94,25 @@ pub struct ExecArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "5s")]
     pub kill_after: Duration,
 
+    /// When the command is to run: an expression of cron, a calendar event of systemd, or a duration
+    ///
+    /// The agent is a job by it: the server reports when no run has begun in time. It is told so at the start and once a
+    /// minute; something else has to start exec at these times.
+    #[arg(long, value_name = "SCHEDULE", value_parser = parse_schedule)]
+    pub schedule: Option<String>,
+
+    /// Time zone of --schedule, as Europe/Berlin [default: that of the server]
+    #[arg(long, value_name = "ZONE", value_parser = parse_zone, requires = "schedule")]
+    pub timezone: Option<String>,
+
+    /// How late a run may begin [default: 1m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "schedule")]
+    pub grace: Option<Duration>,
+
+    /// How long the command may run, after which the agent is stalled
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "schedule")]
+    pub longest_run: Option<Duration>,
+
     /// The command and its arguments
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
@@ -102,6 +124,15 @@ fn parse_name(text: &str) -> Result<AgentName, NameError> {
 
 fn parse_label(text: &str) -> Result<String, LabelError> {
     Label::parse(text).map(|_| text.to_owned())
+}
+
+fn parse_schedule(text: &str) -> Result<String, String> {
+    let checked = Schedule::parse(text, &TimeZone::utc(), |name| TimeZone::named(name).ok());
+    checked.map(|schedule| schedule.text().to_owned()).map_err(|error| error.to_string())
+}
+
+fn parse_zone(text: &str) -> Result<String, String> {
+    TimeZone::named(text).map(|zone| zone.name().to_owned()).map_err(|error| error.to_string())
 }
 
 fn parse_source(text: &str) -> Result<BeatSource, String> {
@@ -187,6 +218,8 @@ pub(super) struct ExecOptions {
     pub(super) success_exit_codes: Vec<u8>,
     pub(super) restart: RestartPolicy,
     pub(super) kill_after: Duration,
+    /// When it is to run.
+    pub(super) declared: Option<DeclaredJob>,
     pub(super) program: OsString,
     pub(super) arguments: Vec<OsString>,
 }
@@ -222,6 +255,14 @@ impl ExecOptions {
         if args.kill_after > MAX_COMMAND_TIMEOUT {
             return Err(refused("--kill-after", format!("{:?} is more than a day", args.kill_after)));
         }
+        for (option, span) in [("--grace", args.grace), ("--longest-run", args.longest_run)] {
+            if let Some(span) = span.filter(|span| *span < MIN_STALL_AFTER || *span > MAX_DURATION) {
+                return Err(refused(
+                    option,
+                    format!("{span:?} is not between {MIN_STALL_AFTER:?} and 366 days"),
+                ));
+            }
+        }
         let mut labels = LabelSet::new();
         for text in &args.labels {
             let pushed = Label::parse(text).map_err(|error| error.to_string());
@@ -256,6 +297,12 @@ impl ExecOptions {
             success_exit_codes: args.success_exit_codes.clone(),
             restart: args.restart,
             kill_after: args.kill_after,
+            declared: args.schedule.as_deref().map(|schedule| DeclaredJob {
+                schedule: schedule.into(),
+                timezone: args.timezone.as_deref().map(Into::into),
+                grace: args.grace,
+                longest_run: args.longest_run,
+            }),
             program,
             arguments: words.collect(),
         })

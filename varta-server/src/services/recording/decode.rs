@@ -180,6 +180,7 @@ fn report(fields: &Fields, name: Vec<u8>) -> Result<Report, FormatError> {
         name: AgentName::parse(&text(name)?).map_err(|_| FormatError::Name)?,
         event,
         stall_after: fields.has(flag::STALL_AFTER).then(|| Duration::from_millis(fields.nonce)),
+        declared: None,
     })
 }
 
@@ -200,6 +201,7 @@ fn introduction(fields: &Fields, name: Vec<u8>) -> Result<Hello, FormatError> {
         busy_for: time(flag::BUSY_FOR, fields.timestamp)?,
         // Labels influence no verdict, and are not recorded.
         labels: Labels::default(),
+        uid: None,
     })
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn encode_beat(beat: &ReceivedBeat, out: &mut Vec<u8>) {
 pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
     let ReceivedControl { received_at, sender, ref said } = *control;
     match said {
-        ControlMessage::Hello(Hello { name, interval, stall_after, busy_for, labels: _ }) => {
+        ControlMessage::Hello(Hello { name, interval, stall_after, busy_for, labels: _, uid: _ }) => {
             if let Some(name) = name {
                 put_name(name.as_str(), out);
             }
@@ -115,7 +115,8 @@ pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
             let flags = if reason.is_some() { flag::REASON } else { 0 };
             Fields { nonce: *nonce, timestamp: *timestamp, detail, flags, ..fields }.put(out);
         }
-        ControlMessage::Report(Report { name, event, stall_after }) => {
+        // What is declared influences no verdict of a replay, which knows no jobs, and is not recorded.
+        ControlMessage::Report(Report { name, event, stall_after, declared: _ }) => {
             put_name(name.as_str(), out);
             let (detail, status) = match event {
                 ReportEvent::Started => (event::STARTED, None),

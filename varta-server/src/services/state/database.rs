@@ -7,19 +7,25 @@ use rusqlite::Connection;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::files::state_dir::StateDir;
+use crate::base::time::WallTime;
+use crate::domain::tracker::JobSnapshot;
 use crate::ingest::PersistedWindow;
 use crate::observe::Boot;
 use crate::services::state::instance::{self, Instance, InstanceFile};
 use crate::services::state::last_sign::{self, Absence, LastSign, Moment};
 use crate::services::state::registry::PersistedAgent;
 use crate::services::state::schema::{DatabaseError, FileState, Opened};
-use crate::services::state::{registry, replay_sessions, schema};
+use crate::services::state::{jobs, registry, replay_sessions, schema};
 
 /// The state that an earlier server persisted.
 #[derive(Debug, Default)]
 pub(crate) struct PersistedState {
     /// The agents it knew.
     pub(crate) agents: Vec<PersistedAgent>,
+    /// The jobs it knew.
+    pub(crate) jobs: Vec<JobSnapshot>,
+    /// From its last sign to this server's start, both by the wall clock.
+    pub(crate) unseen: Option<(WallTime, WallTime)>,
     /// The windows of its replay table.
     pub(crate) replay_sessions: Vec<PersistedWindow>,
 }
@@ -29,6 +35,7 @@ pub(crate) struct PersistedState {
 pub(crate) struct Limits {
     pub(crate) agents: usize,
     pub(crate) replay_sessions: usize,
+    pub(crate) jobs: usize,
 }
 
 /// The file name of the database in the directory of `--state-dir`.
@@ -141,6 +148,9 @@ fn open_and_read(path: &Path, room: Limits, moment: &Moment) -> Result<Read, Dat
     let last_sign = if has_sign { last_sign::read(&database)? } else { None };
     let absence = Absence::since(last_sign.as_ref(), moment);
     let (agents, senseless, sweep) = registry::read(&database, room.agents, &absence)?;
+    let (jobs, more_senseless) = jobs::read(&database, room.jobs)?;
+    let senseless = senseless + more_senseless;
+    let unseen = last_sign.as_ref().map(|sign| (sign.wall, moment.clock.wall));
     let replay_sessions = replay_sessions::read(&database, room.replay_sessions, absence.wall)?;
     if senseless > 0 {
         tracing::warn!(
@@ -150,7 +160,14 @@ fn open_and_read(path: &Path, room: Limits, moment: &Moment) -> Result<Read, Dat
             path.display()
         );
     }
-    Ok(Read { database, was, state: PersistedState { agents, replay_sessions }, sweep, last_sign, absence })
+    Ok(Read {
+        database,
+        was,
+        state: PersistedState { agents, jobs, unseen, replay_sessions },
+        sweep,
+        last_sign,
+        absence,
+    })
 }
 
 /// The sign of a server that starts at this moment, on a database with this sign of the server before.

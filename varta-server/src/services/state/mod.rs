@@ -14,6 +14,7 @@ mod files;
 mod history;
 mod history_limit;
 mod instance;
+mod jobs;
 mod last_sign;
 pub(in crate::services) mod metrics;
 mod options;

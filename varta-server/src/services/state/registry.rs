@@ -14,8 +14,11 @@ use crate::base::time::{MonoTime, millis};
 use crate::domain::beat::{KeyId, Origin, RemoteEndpoint};
 use crate::domain::labels::Labels;
 use crate::domain::service_message::MAX_STATUS_LEN;
-use crate::domain::tracker::{AgentId, AgentSnapshot, LastReport, NameSource, Twin, Verdict};
+use crate::domain::tracker::{
+    AgentId, AgentSnapshot, Forgotten, LastReport, NameSource, RegistryChange, Twin, Verdict,
+};
 use crate::services::state::encode::{origin_text, unix_millis, whole};
+use crate::services::state::jobs;
 use crate::services::state::last_sign::Absence;
 
 /// An agent as an earlier server persisted it.
@@ -92,6 +95,21 @@ pub(super) fn put(database: &Connection, agent: &AgentSnapshot, context: &Contex
             agent.said.as_deref(),
         ])?;
     Ok(())
+}
+
+/// Writes a change.
+pub(super) fn apply(
+    database: &Connection,
+    change: &RegistryChange,
+    context: &Context,
+) -> rusqlite::Result<()> {
+    match change {
+        RegistryChange::Known(agent) => put(database, agent, context),
+        // One that has not come has no row.
+        RegistryChange::Forgotten(Forgotten { agent, .. }) => remove(database, agent),
+        RegistryChange::Job(job) => jobs::put(database, job),
+        RegistryChange::JobForgotten(name) => jobs::remove(database, name),
+    }
 }
 
 /// Deletes the row of an agent.

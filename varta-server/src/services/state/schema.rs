@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use crate::base::files::regular_file::{self, OpenFault, Symlink};
 
 /// The version of the schema, in the file's `user_version`.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 /// `VART`, in the file's `application_id`: a database of another program is never modified.
 const APPLICATION: i64 = 0x5641_5254;
 /// The longest time for which another process with a lock on the database may delay a write.
@@ -65,6 +65,11 @@ const TABLE_OF_SERVER: &str = "
     ) STRICT;
 ";
 
+/// The table that version 5 added.
+const TABLE_OF_JOBS: &str = "
+    CREATE TABLE jobs (name TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
+
 /// Migrates version 1 to version 2.
 const FROM_VERSION_1: &str =
     "ALTER TABLE agents ADD COLUMN unit TEXT; ALTER TABLE agents ADD COLUMN labels TEXT;";
@@ -73,7 +78,7 @@ const FROM_VERSION_2: &str = "
     ALTER TABLE agents ADD COLUMN silent_at_least INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE history ADD COLUMN silent_at_least INTEGER NOT NULL DEFAULT 0;
 ";
-/// Migrates version 3 to version 4.
+/// Migrates version 3 to version 4. Version 5 has [`TABLE_OF_JOBS`] besides.
 const FROM_VERSION_3: &str = "
     ALTER TABLE agents ADD COLUMN is_unawaited INTEGER NOT NULL DEFAULT 0; ALTER TABLE agents ADD COLUMN said TEXT;
 ";
@@ -242,7 +247,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, DatabaseError> {
     if !is_new {
         return Ok(Opened { connection, was: FileState::Present, has_sign: version >= 3 });
     }
-    change(&mut connection, &[TABLES, TABLE_OF_SERVER])?;
+    change(&mut connection, &[TABLES, TABLE_OF_SERVER, TABLE_OF_JOBS])?;
     // A database in which nothing was ever made has no content either.
     let was = if was == FileState::Missing { was } else { FileState::Empty };
     Ok(Opened { connection, was, has_sign: true })
@@ -265,9 +270,13 @@ fn check_companion(path: &Path) -> io::Result<()> {
 /// cannot start for another reason leaves the database as it is.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), DatabaseError> {
     match connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
-        1 => change(connection, &[FROM_VERSION_1, FROM_VERSION_2, TABLE_OF_SERVER, FROM_VERSION_3]),
-        2 => change(connection, &[FROM_VERSION_2, TABLE_OF_SERVER, FROM_VERSION_3]),
-        3 => change(connection, &[FROM_VERSION_3]),
+        1 => change(
+            connection,
+            &[FROM_VERSION_1, FROM_VERSION_2, TABLE_OF_SERVER, FROM_VERSION_3, TABLE_OF_JOBS],
+        ),
+        2 => change(connection, &[FROM_VERSION_2, TABLE_OF_SERVER, FROM_VERSION_3, TABLE_OF_JOBS]),
+        3 => change(connection, &[FROM_VERSION_3, TABLE_OF_JOBS]),
+        4 => change(connection, &[TABLE_OF_JOBS]),
         _ => Ok(()),
     }
 }

@@ -21,7 +21,6 @@ use crate::base::files::state_dir::StateDir;
 use crate::base::files::watch::{FileChanges, FileWatcher};
 use crate::base::time::MonoTime;
 use crate::base::worker_thread;
-use crate::domain::tracker::{Forgotten, RegistryChange};
 use crate::engine::BoundedQueue;
 use crate::engine::query::Query;
 use crate::engine::state_queue::{Event, STATE_QUEUE, Slice, StateSink};
@@ -38,7 +37,7 @@ use crate::services::state::metrics::StateMetrics;
 use crate::services::state::progress::{Next, SLICE_PAUSE, SWEEP_EVERY, Save, Sweep};
 use crate::services::state::registry::Context;
 use crate::services::state::schema::{DatabaseError, with_suffix};
-use crate::services::state::{history, registry, replay_sessions, schema};
+use crate::services::state::{history, jobs, registry, replay_sessions, schema};
 
 /// The longest delay of a change before it is written.
 const WRITE_WITHIN: Duration = Duration::from_secs(1);
@@ -290,19 +289,15 @@ impl Writer {
         for event in &self.pending {
             match event {
                 Event::Transition(transition) => history::insert(&transaction, transition, context.wall)?,
-                Event::RegistryChange(RegistryChange::Known(agent)) => {
-                    registry::put(&transaction, agent, &context)?;
-                }
-                Event::RegistryChange(RegistryChange::Forgotten(Forgotten { agent, .. })) => {
-                    registry::remove(&transaction, agent)?;
-                }
+                Event::RegistryChange(change) => registry::apply(&transaction, change, &context)?,
                 Event::Seals(seals) => {
                     for seal in seals {
                         replay_sessions::put(&transaction, seal, context.wall)?;
                     }
                 }
-                Event::Slice(Slice { from, agents, next }) => {
+                Event::Slice(Slice { from, jobs, agents, next }) => {
                     if *from == 0 {
+                        jobs::replace(&transaction, jobs)?;
                         context.sweep += 1;
                         is_whole = true;
                     }
@@ -345,10 +340,12 @@ impl Writer {
             );
         }
         for event in self.pending.drain(..) {
-            let Event::Slice(Slice { from, agents, next }) = event else { continue };
+            let Event::Slice(Slice { from, jobs, agents, next }) = event else { continue };
             self.sweep.next = match next {
                 Some(from) => Next::Ask { from, at: now + SLICE_PAUSE },
-                None if from == 0 && agents.is_empty() => Next::Begin { at: MonoTime::NEVER },
+                None if from == 0 && agents.is_empty() && jobs.is_empty() => {
+                    Next::Begin { at: MonoTime::NEVER }
+                }
                 None => Next::Begin { at: now + SWEEP_EVERY },
             };
         }

@@ -17,6 +17,7 @@ use crate::domain::process::ProcessStart;
 use crate::domain::tracker::agents::names::{NameId, NameSource};
 use crate::domain::tracker::agents::origins::{SourceId, Sources};
 use crate::domain::tracker::agents::session::{FramePosition, Handles, Newest, OtherSessions, Session};
+use crate::domain::tracker::agents::slot_flags::SlotFlags;
 use crate::domain::tracker::verdicts::transition::{LastReport, Twin};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
@@ -106,6 +107,8 @@ pub(in crate::domain::tracker) struct AgentRare {
     pub(in crate::domain::tracker) unit: Option<Arc<str>>,
     /// Its status in its own words.
     pub(in crate::domain::tracker) said: Option<Arc<str>>,
+    /// The user whose process it is, where that matters.
+    pub(in crate::domain::tracker) uid: Option<u32>,
 }
 
 /// The stall timeout that follows from what an agent said of itself.
@@ -146,28 +149,6 @@ pub(in crate::domain::tracker) enum Inspection {
     LookingAgain,
 }
 
-/// Flags in one byte: whether `AgentRare::sessions` has entries, how the agent uses a shared memory page, and whether
-/// it is known by sd_notify(3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::domain::tracker) struct SlotFlags(u8);
-
-impl SlotFlags {
-    const SESSIONS: u8 = 1;
-    const PAGE: u8 = 2;
-    const PAGE_IS_READ: u8 = 4;
-    const NOTIFY: u8 = 8;
-    const UNAWAITED: u8 = 16;
-
-    /// These flags with one bit set or cleared.
-    const fn with(self, bit: u8, is_set: bool) -> Self {
-        SlotFlags(if is_set { self.0 | bit } else { self.0 & !bit })
-    }
-
-    const fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
-    }
-}
-
 /// Whether an agent writes beats to a shared memory page, of which the server sees some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::domain::tracker) enum PageUse {
@@ -196,6 +177,7 @@ impl AgentRare {
             && self.labels.is_empty()
             && self.unit.is_none()
             && self.said.is_none()
+            && self.uid.is_none()
     }
 }
 
@@ -334,6 +316,16 @@ impl AgentHot {
     /// Sets whether no beat is awaited of it.
     pub(in crate::domain::tracker) const fn set_unawaited(&mut self, is_unawaited: bool) {
         self.flags = self.flags.with(SlotFlags::UNAWAITED, is_unawaited);
+    }
+
+    /// Whether it is stalled because its run takes too long, which no beat ends.
+    pub(in crate::domain::tracker) const fn has_overrun(&self) -> bool {
+        self.flags.has(SlotFlags::OVERRAN)
+    }
+
+    /// Sets whether its run takes too long.
+    pub(in crate::domain::tracker) const fn set_overran(&mut self, has_overrun: bool) {
+        self.flags = self.flags.with(SlotFlags::OVERRAN, has_overrun);
     }
 
     /// Whether the agent is down or gone.

@@ -92,6 +92,12 @@ impl ExpectedTracker {
         was_missing
     }
 
+    /// Whether an agent of this name is overdue.
+    pub(in crate::domain::tracker) fn is_missing(&self, name: &str) -> bool {
+        let place = self.places.get(name).filter(|place| **place < self.judged);
+        place.is_some_and(|place| !self.agents[*place].is_heard)
+    }
+
     /// Marks an agent of this name as not expected any more. Returns whether it was, and had not been seen.
     pub(in crate::domain::tracker) fn forget(&mut self, name: &str) -> bool {
         let unheard = self.unheard;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::time::MonoTime;
 use crate::domain::beat::RemoteEndpoint;
 use crate::domain::labels::Labels;
+use crate::domain::tracker::agents::jobs::JobSnapshot;
 use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::verdicts::transition::{AgentId, LastReport};
 use crate::domain::tracker::verdicts::verdict::Verdict;
@@ -75,6 +76,10 @@ pub enum RegistryChange {
     Known(Box<AgentSnapshot>),
     /// The agent with this origin, pid and twin is forgotten.
     Forgotten(Forgotten),
+    /// The job is this now.
+    Job(Box<JobSnapshot>),
+    /// The job of this name is no more.
+    JobForgotten(Arc<str>),
 }
 
 /// An agent that is forgotten.

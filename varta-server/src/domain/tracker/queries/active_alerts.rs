@@ -24,6 +24,7 @@ impl Tracker {
                 Verdict::Up(_) | Verdict::Gone => Cause::Reported,
                 Verdict::Down => Cause::Exited { code: None },
                 Verdict::Unknown => Cause::ObserverBlind,
+                Verdict::Stalled if slot.has_overrun() => Cause::Overran,
                 Verdict::Expected | Verdict::Stalled if is_local => Cause::Silent,
                 Verdict::Expected | Verdict::Stalled => Cause::Unreachable,
             };
@@ -34,7 +35,8 @@ impl Tracker {
 
     /// The expected agents that are overdue, in the same form.
     pub fn missing_alarms(&self, now: MonoTime) -> impl Iterator<Item = Transition> + '_ {
-        self.missing().map(move |name| Transition::of_missing(name, now))
+        let missing = self.expected.missing().map(move |name| Transition::of_missing(name, now));
+        missing.chain(self.late_alarms(now))
     }
 
     /// The names of the expected agents that have not come and are not overdue yet.

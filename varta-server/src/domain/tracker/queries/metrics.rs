@@ -9,17 +9,17 @@ use crate::domain::tracker::verdicts::verdict::Verdict;
 
 impl Tracker {
     /// The number of agents with each verdict, by [`Verdict::index`]; `expected` includes all expected agents
-    /// that have not been seen, also those that are not overdue yet.
+    /// that have not been seen, also those that are not overdue yet, and the jobs that are late.
     #[must_use]
     pub fn population(&self) -> [usize; Verdict::NAMES.len()] {
         let mut population = self.population;
-        population[Verdict::EXPECTED] += self.expected.unheard();
+        population[Verdict::EXPECTED] += self.expected.unheard() + self.late_jobs().count();
         population
     }
 
-    /// The names of the expected agents that are overdue.
+    /// The names of the expected agents that are overdue, and of the jobs that are late.
     pub fn missing(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.expected.missing()
+        self.expected.missing().chain(self.late_jobs())
     }
 
     /// The names of agents, and how often one has taken the place of another that was down or gone.

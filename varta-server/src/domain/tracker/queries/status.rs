@@ -17,7 +17,7 @@ impl Tracker {
     #[must_use]
     pub fn status(&self, agent: &AgentId, now: MonoTime) -> Option<AgentStatus> {
         if agent.pid == 0 {
-            let is_missing = self.expected.missing().any(|missing| *missing == agent.name);
+            let is_missing = self.missing().any(|missing| *missing == agent.name);
             return is_missing.then(|| AgentStatus {
                 verdict: Verdict::Expected,
                 process: None,

@@ -1,6 +1,7 @@
 //! Control messages and rules: the names and timeouts of agents, and their goodbyes.
 
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::limits::MAX_DURATION;
@@ -43,8 +44,14 @@ impl Tracker {
                 // The next beat under this pid may be that of another process, which says its name first.
                 if self.agents.slot(number).has_departed() {
                     self.waiting.put(sender, introduction.clone());
-                } else if self.introduce(number, introduction, at) {
-                    self.replace_predecessor(number, at, processes);
+                } else {
+                    let old = Arc::clone(self.names.get(self.agents.rest(number).name));
+                    if self.introduce(number, introduction, at) {
+                        if self.has_jobs() {
+                            self.note_renamed(number, &old, at);
+                        }
+                        self.replace_predecessor(number, at, processes);
+                    }
                 }
             }
             (None, ControlMessage::Hello(introduction)) => self.waiting.put(sender, introduction.clone()),
@@ -76,7 +83,13 @@ impl Tracker {
 
     /// Applies what an agent says of itself in a Hello, within bounds. Returns whether it took another name.
     pub(super) fn introduce(&mut self, number: u32, introduction: &Hello, at: MonoTime) -> bool {
-        let Hello { name, interval, stall_after, busy_for, labels } = introduction;
+        let Hello { name, interval, stall_after, busy_for, labels, uid } = introduction;
+        if self.has_jobs()
+            && uid.is_some()
+            && self.agents.rest(number).extra.as_ref().is_none_or(|extra| extra.uid != *uid)
+        {
+            self.agents.rest_mut(number).extra.get_or_insert_default().uid = *uid;
+        }
         let other_name = name.as_ref().filter(|name| {
             let rest = self.agents.rest(number);
             rest.name_source != NameSource::Agent || **self.names.get(rest.name) != *name.as_str()
@@ -172,6 +185,7 @@ impl Tracker {
         if former.arrival != self.policy.arrival {
             self.adaptive_timeouts = ArrivalHistories::new(self.policy.arrival);
         }
+        self.jobs.replace(&self.policy.jobs);
         self.deadlines_are_sooner |=
             former.arrival != self.policy.arrival || self.policy.stall_after < former.stall_after;
         self.handle_rules(rules, &expected, now);

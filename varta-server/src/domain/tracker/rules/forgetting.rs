@@ -28,12 +28,13 @@ impl Tracker {
     /// Returns whether it was forgotten.
     pub fn handle_forget(&mut self, agent: &AgentId) -> bool {
         if agent.pid == 0 {
+            let was_late = self.forget_job(&agent.name);
             let is_forgotten = self.expected.forget(&agent.name);
-            if is_forgotten {
+            if is_forgotten && !was_late {
                 let forgotten = Forgotten { agent: agent.clone(), reason: ForgetReason::Requested };
                 self.registry_changes.push_back(RegistryChange::Forgotten(forgotten));
             }
-            return is_forgotten;
+            return is_forgotten || was_late;
         }
         let Some(number) = self.find(agent).filter(|number| self.life(*number) == Life::Ended) else {
             return false;

@@ -14,6 +14,7 @@ use crate::domain::beat::{Hello, Origin, Sender, Transport};
 use crate::domain::process::ProcessPlace;
 use crate::domain::tracker::agents::agent::{AgentCold, AgentHot};
 use crate::domain::tracker::agents::expected::ExpectedTracker;
+use crate::domain::tracker::agents::jobs::JobSnapshot;
 use crate::domain::tracker::agents::names::Names;
 use crate::domain::tracker::agents::origins::Sources;
 use crate::domain::tracker::agents::pending_hellos::PendingHellos;
@@ -28,7 +29,7 @@ use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// The version of the form of [`TrackerState`]. It is raised when any type in it changes.
-pub(crate) const TRACKER_STATE_VERSION: u32 = 3;
+pub(crate) const TRACKER_STATE_VERSION: u32 = 4;
 
 /// The state as it is written.
 #[derive(Debug, Serialize)]
@@ -52,6 +53,7 @@ pub(crate) struct TrackerStateRef<'t> {
     statistics: Statistics,
     /// The arrival policy under which `histories` were learned.
     learned_by: String,
+    jobs: Vec<JobSnapshot>,
 }
 
 /// The state as it is read.
@@ -75,6 +77,7 @@ pub(crate) struct TrackerState {
     total_usage: Usage,
     statistics: Statistics,
     learned_by: String,
+    jobs: Vec<JobSnapshot>,
 }
 
 impl Tracker {
@@ -101,6 +104,7 @@ impl Tracker {
             total_usage: self.total_usage,
             statistics: self.statistics(),
             learned_by: format!("{:?}", self.policy.arrival),
+            jobs: self.job_snapshots(),
         }
     }
 
@@ -174,6 +178,7 @@ impl Tracker {
                 tracker.named.add(&name, number);
             }
         }
+        tracker.restore_jobs(state.jobs, None);
         // Each agent is looked at once, and what its deadline is goes into the wheel.
         for number in 0..tracker.agents.slots() {
             let number = u32::try_from(number).expect("slots have numbers of that size");

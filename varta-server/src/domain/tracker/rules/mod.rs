@@ -9,6 +9,7 @@ mod expiry;
 mod false_positives;
 pub(super) mod forgetting;
 pub(super) mod handover;
+pub(super) mod jobs;
 mod mass_silence;
 pub(super) mod named;
 mod notifications;

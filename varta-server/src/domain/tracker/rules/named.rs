@@ -34,6 +34,15 @@ impl Tracker {
         {
             return FrameOutcome::NameTaken;
         }
+        if !self.may_speak_for(report.name.as_str(), uid) {
+            return FrameOutcome::NameTaken;
+        }
+        if let Some(declared) = &report.declared {
+            match self.declare(&report.name, uid, declared) {
+                FrameOutcome::Accepted => {}
+                refused => return refused,
+            }
+        }
         if report.event == ReportEvent::Declared {
             return FrameOutcome::Accepted;
         }
@@ -50,7 +59,13 @@ impl Tracker {
             },
         };
         let is_new = known.is_none();
+        let is_job = self.jobs.get(report.name.as_str()).is_some();
         match report.event {
+            // A job that says nothing else has done its work.
+            ReportEvent::Beat if is_job && report.stall_after.is_none() => {
+                self.note_life(number, report, is_new, at);
+                self.end_named(number, Event::SaidGoodbye, Cause::Goodbye { reason: None }, at);
+            }
             ReportEvent::Started | ReportEvent::Beat => self.note_life(number, report, is_new, at),
             ReportEvent::Ended => {
                 self.note_life(number, report, is_new, at);
@@ -104,7 +119,10 @@ impl Tracker {
         let silence = at.since(slot.last_beat);
         slot.accept(&report_frame(slot.key.pid), at.max(slot.last_beat));
         let Some(before) = slot.verdict else { return };
-        let after = before.next(Event::Beat(Status::Ok));
+        if report.event == ReportEvent::Started {
+            slot.set_overran(false);
+        }
+        let after = if slot.has_overrun() { before } else { before.next(Event::Beat(Status::Ok)) };
         slot.verdict = Some(after);
         self.recount(before, after);
         self.set_deadline(number, report, is_new || after != before, at);
@@ -115,6 +133,9 @@ impl Tracker {
             let silence = silence + self.end_absence(number);
             self.agents.rest_mut(number).inquiry = Inspection::None;
             self.announce(number, TransitionDetails::new(Some(before), Cause::Recovered, at, silence));
+        } else if report.event == ReportEvent::Started && self.jobs.get(report.name.as_str()).is_some() {
+            // The end of the run before was not reported: it is still under way, as far as is known.
+            self.announce(number, TransitionDetails::new(Some(before), Cause::Overlapped, at, silence));
         }
     }
 

@@ -14,12 +14,11 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
 use crate::domain::expected::Expected;
 use crate::domain::process::{ExitStatus, Lineage, PidfdTag, ProcessStart};
-use crate::domain::tracker::agents::agent::{
-    AgentCold, AgentHot, AgentRare, AskedTimeout, IndexKey, SlotFlags,
-};
+use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, AgentRare, AskedTimeout, IndexKey};
 use crate::domain::tracker::agents::names::Departed;
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::session::Session;
+use crate::domain::tracker::agents::slot_flags::SlotFlags;
 use crate::domain::tracker::agents::snapshot::{AgentSnapshot, Fate};
 use crate::domain::tracker::rules::exits::Ending;
 use crate::domain::tracker::state::Tracker;

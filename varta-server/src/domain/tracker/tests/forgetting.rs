@@ -100,6 +100,7 @@ impl World {
         let of = |change| match change {
             RegistryChange::Forgotten(Forgotten { agent, reason }) => Some((agent.pid, reason)),
             RegistryChange::Known(_) => None,
+            RegistryChange::Job(_) | RegistryChange::JobForgotten(_) => unreachable!("there are no jobs"),
         };
         changes.filter_map(of).collect()
     }

@@ -6,6 +6,7 @@ mod beats;
 mod crowds;
 mod forgetting;
 mod handover;
+mod jobs;
 mod learned;
 mod losses;
 mod mistakes;

@@ -68,11 +68,17 @@ pub enum Cause {
         /// The exit status that was reported.
         status: Option<u8>,
     },
+    /// A run of a job was due and has not begun.
+    Late,
+    /// A run of a job takes longer than it may.
+    Overran,
+    /// A run of a job has begun while another was under way.
+    Overlapped,
 }
 
 impl Cause {
     /// Every cause's name, in the order in which metrics list them.
-    pub const NAMES: [&'static str; 23] = [
+    pub const NAMES: [&'static str; 26] = [
         "first_beat",
         "reported",
         "recovered",
@@ -96,6 +102,9 @@ impl Cause {
         "dumping_core",
         "queue_full",
         "failed",
+        "late",
+        "overran",
+        "overlapped",
     ];
 
     /// Its place in [`Cause::NAMES`].
@@ -125,6 +134,9 @@ impl Cause {
             Cause::DumpingCore => 20,
             Cause::QueueFull => 21,
             Cause::Failed { .. } => 22,
+            Cause::Late => 23,
+            Cause::Overran => 24,
+            Cause::Overlapped => 25,
         }
     }
 

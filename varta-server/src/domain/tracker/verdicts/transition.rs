@@ -72,6 +72,12 @@ pub struct Transition {
 }
 
 impl Transition {
+    /// The transition of a job of which no run has begun, though one was due so long ago and had this grace.
+    pub(crate) fn of_late(name: &Arc<str>, since: Duration, grace: Duration, at: MonoTime) -> Self {
+        let missing = Transition::of_missing(name, at);
+        Transition { cause: Cause::Late, silence: since, stall_after: grace, ..missing }
+    }
+
     /// The transition of an expected agent, of this host or another, that has not come in time.
     pub(crate) fn of_missing(name: &Arc<str>, at: MonoTime) -> Self {
         Transition {

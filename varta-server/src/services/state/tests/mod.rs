@@ -38,7 +38,7 @@ use crate::services::state::progress::Next;
 use crate::services::state::registry::PersistedAgent;
 use crate::services::state::writer::Writer;
 
-const ROOM: Limits = Limits { agents: 1_000, replay_sessions: 1_000 };
+const ROOM: Limits = Limits { agents: 1_000, replay_sessions: 1_000, jobs: 1_000 };
 
 /// A state directory, and a writer whose turns the test takes.
 struct World {
@@ -127,7 +127,7 @@ impl Run {
         let Ok(Query::Slice { from, place }) = self.queries.try_recv() else { panic!("nothing is asked") };
         let next = (from + 1 < agents.len()).then_some(from + 1);
         let agents = agents.get(from).cloned().into_iter().collect();
-        place.send(Event::Slice(Slice { from, agents, next }));
+        place.send(Event::Slice(Slice { from, jobs: Vec::new(), agents, next }));
         self.turn();
     }
 
