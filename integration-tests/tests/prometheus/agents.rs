@@ -76,6 +76,26 @@ fn what_is_wrong_with_an_agent_is_an_alert_until_it_is_not() {
 }
 
 #[test]
+fn a_job_that_is_late_is_an_alert_until_it_begins_and_one_that_overlaps_is_another() {
+    let scratch = Scratch::make();
+    let config = "[[job]]\nname = \"backup\"\nevery = \"1s\"\ngrace = \"1s\"\n";
+    let server = Server::start(Options::from(["--stall-after", "1h"]).config(&scratch, config));
+    let Some(prometheus) = prometheus(server.address(), "1s") else { return };
+    let late = prometheus.await_alert("VartaJobLate", &[("agent", "backup")]);
+    let summary = late["annotations"]["summary"].as_str().unwrap();
+    assert!(summary.starts_with("The job backup has not begun, as "), "{summary}");
+    assert!(prometheus.firing("VartaAgentMissing").is_empty());
+    let run = server.start_agent(&["--name", "backup"]);
+    prometheus.await_end("VartaJobLate", ("agent", "backup"));
+
+    await_zero(&prometheus, "varta_job_overlaps_total", "backup");
+    let other = server.start_agent(&["--name", "backup"]);
+    prometheus.await_alert("VartaJobOverlapping", &[("agent", "backup")]);
+    prometheus.await_end("VartaJobOverlapping", ("agent", "backup"));
+    drop((run, other));
+}
+
+#[test]
 fn a_stall_between_two_scrapes_and_falls_again_and_again_are_told() {
     let server = Server::start(["--stall-after", "200ms"]);
     let mut crashing = server.start_agent(&["--name", "crashing"]);
