@@ -81,7 +81,8 @@ fn forty_that_beat_at_the_same_moments_are_not_called_stalled_for_a_full_queue_a
     // Forty at once may fill the queue further on. With room for a stall timeout nobody has an excuse.
     clients.truncate(1);
     clients[0].signal(Signal::Stop);
-    server.expect(agent(clients[0].pid()).stalled().because("stopped"));
+    // A look at it may find no place among those at all who have just been killed.
+    server.expect(agent(clients[0].pid()).stalled());
     server.expect(agent(silent.pid()).stalled());
     let scrape = server.scrape();
     assert!(scrape.value("varta_transitions_total", &[("to", "unknown"), ("cause", "queue_full")]) >= 1.0);

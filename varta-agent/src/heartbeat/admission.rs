@@ -32,6 +32,8 @@ pub(super) struct AdmissionCheck {
     pause: Duration,
     asked_at: Option<Instant>,
     answer: Admission,
+    /// Whether a refusal is the last that was logged.
+    has_complained: bool,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,14 @@ enum Step {
 impl AdmissionCheck {
     pub(super) const fn new() -> Self {
         let (subject, step) = (None, Step::None);
-        Self { subject, step, pause: FIRST_PAUSE, asked_at: None, answer: Admission::Unknown }
+        Self {
+            subject,
+            step,
+            pause: FIRST_PAUSE,
+            asked_at: None,
+            answer: Admission::Unknown,
+            has_complained: false,
+        }
     }
 
     /// Notes the outcome of a beat. `connection` is another number for each connection.
@@ -120,23 +129,25 @@ impl AdmissionCheck {
         }
     }
 
+    /// Logs an answer that differs from the one before it. That beats are taken is told after a refusal, also where
+    /// nobody answered in between, as while the server was started again.
+    pub(super) fn log(&mut self, answer: &Admission) {
+        match answer {
+            Admission::Refused { reason, advice } => {
+                self.has_complained = true;
+                tracing::warn!(reason, "the server refuses the beats of this process ({reason}): {advice}");
+            }
+            Admission::Accepted if mem::take(&mut self.has_complained) => {
+                tracing::info!("the server takes the beats of this process");
+            }
+            Admission::Accepted | Admission::Unknown => {}
+        }
+    }
+
     fn ask_later(&mut self, now: Instant) -> Option<Admission> {
         self.step = Step::Ask(now + self.pause);
         self.pause = (self.pause * 2).min(MAX_PAUSE);
         None
-    }
-}
-
-/// Logs an answer that differs from the one before it.
-pub(super) fn log(before: &Admission, answer: &Admission) {
-    match (before, answer) {
-        (_, Admission::Refused { reason, advice }) => {
-            tracing::warn!(reason, "the server refuses the beats of this process ({reason}): {advice}");
-        }
-        (Admission::Refused { .. }, Admission::Accepted) => {
-            tracing::info!("the server takes the beats of this process");
-        }
-        (_, Admission::Accepted | Admission::Unknown) => {}
     }
 }
 
@@ -214,6 +225,16 @@ mod tests {
         check.handle_beat(BeatOutcome::Sent, 1, now);
         assert_eq!(next_answer(&mut check, &path, &mut now), Admission::Accepted);
         assert_eq!((questions.load(Ordering::SeqCst), check.wake_at()), (2, None));
+    }
+
+    #[test]
+    fn that_beats_are_taken_is_told_once_after_a_refusal_whatever_was_unknown_in_between() {
+        let mut check = AdmissionCheck::new();
+        check.log(&refused());
+        check.log(&Admission::Unknown);
+        assert!(check.has_complained);
+        check.log(&Admission::Accepted);
+        assert!(!check.has_complained);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::time::{self, Instant};
 use varta_proto::Status;
 use varta_proto::control::GoodbyeReason;
 
-use super::admission::{self, AdmissionCheck};
+use super::admission::AdmissionCheck;
 use crate::agent::Varta;
 use crate::check::Admission;
 use crate::entropy;
@@ -116,7 +116,7 @@ impl<T: BeatTransport> HeartbeatTask<T> {
     /// Asks the server whether it takes the beats, if that is due, and reports its answer.
     fn check_admission(&mut self, now: Instant) {
         let Some(answer) = self.admission.advance(|| self.agent.server_path(), now) else { return };
-        admission::log(&self.report.borrow().admission, &answer);
+        self.admission.log(&answer);
         self.report.send_modify(|report| report.admission = answer);
     }
 
