@@ -5,7 +5,6 @@ use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
 
 use socket2::Type;
 use tokio::net::{UdpSocket, UnixDatagram};
@@ -29,6 +28,7 @@ use crate::ingest::namespaces::PidNamespaces;
 use crate::ingest::queue_fill::QueueFill;
 use crate::ingest::queue_probe::Probe;
 use crate::ingest::readiness::{AsyncSocket, receive, receive_now};
+use crate::ingest::receive_failures::ReceiveFailures;
 use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
 use crate::ingest::refusals::RefusalLog;
 use crate::ingest::sender_pidfds::SenderPidfds;
@@ -46,10 +46,6 @@ pub(crate) const INBOX_BATCHES: usize = 32;
 const ROUNDS: usize = 8;
 /// The same before the listener ends: more than the longest queue of a Unix socket holds.
 const LAST_ROUNDS: usize = 1_024;
-/// The pause after a failed receive call, as when the kernel is short of memory.
-pub(super) const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
-/// The number of consecutive failures, a second's worth, at which the listener ends with an error.
-pub(super) const MAX_ERRORS: u32 = 50;
 
 /// Where a listener sends what it receives, and when.
 #[derive(Clone)]
@@ -177,7 +173,7 @@ impl Listener {
             Admission::Unix(_) => ReceiveBuffer::for_unix(),
             Admission::Udp | Admission::SecureUdp(_) => ReceiveBuffer::for_udp(),
         };
-        let mut errors_in_a_row = 0;
+        let mut failures = ReceiveFailures::default();
         let Some(mut permit) = way.enter(&stop).await else { return Ok(()) };
         let mut shut = pin!(way.shut());
         // Registered once instead of once for each batch.
@@ -225,22 +221,11 @@ impl Listener {
                         break;
                     }
                     Ok(received) => {
-                        errors_in_a_row = 0;
+                        failures.clear();
                         received == BATCH
                     }
                     Err(error) => {
-                        errors_in_a_row += 1;
-                        counters.io_error();
-                        if errors_in_a_row >= MAX_ERRORS {
-                            return Err(endpoint.failed("receive from the socket", error));
-                        }
-                        if errors_in_a_row == 1 {
-                            tracing::warn!(
-                                target: "varta::ingest",
-                                "{endpoint}: cannot receive: {error}; trying again"
-                            );
-                        }
-                        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                        failures.add(error, &endpoint, &counters).await?;
                         break;
                     }
                 };

@@ -23,6 +23,7 @@ pub(crate) mod probes;
 mod queue_fill;
 mod queue_probe;
 mod readiness;
+mod receive_failures;
 mod recvmmsg;
 mod refusals;
 mod replay;

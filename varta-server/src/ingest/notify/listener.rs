@@ -25,13 +25,14 @@ use crate::ingest::batch::Batch;
 use crate::ingest::endpoint::Endpoint;
 use crate::ingest::fd_reaper::FdReaper;
 use crate::ingest::held_socket::HeldSocket;
-use crate::ingest::listener::{Intake, MAX_ERRORS, PAUSE_AFTER_ERROR, give_way};
+use crate::ingest::listener::{Intake, give_way};
 use crate::ingest::long_queue;
 use crate::ingest::notify::address::NotifyAddress;
 use crate::ingest::notify::bridge::Fate;
 use crate::ingest::notify::receive::{MAX_DESCRIPTORS, MessageBuffer, ReceivedMessage};
 use crate::ingest::notify::services::NotifyServices;
 use crate::ingest::queue_fill::QueueFill;
+use crate::ingest::receive_failures::ReceiveFailures;
 use crate::ingest::recvmmsg::{Datagram, pass_pidfds};
 use crate::ingest::refusals::RefusalLog;
 use crate::ingest::senders::{AllowedSenders, OverflowIds, Senders};
@@ -161,7 +162,8 @@ impl NotifyListener {
         let mut stopped = pin!(stop.cancelled());
         let mut timer = pin!(tokio::time::sleep_until(clock.instant(MonoTime::NEVER)));
         // Whether more may wait than the runtime's readiness shows: at first, what has waited at the gate.
-        let (mut errors_in_a_row, mut turns, mut goes_on) = (0, 0, true);
+        let mut failures = ReceiveFailures::default();
+        let (mut turns, mut goes_on) = (0, true);
         loop {
             let is_shut = gate.is_shut();
             let is_last = stop.is_cancelled();
@@ -201,21 +203,8 @@ impl NotifyListener {
                 return Ok(());
             }
             match fault {
-                None => errors_in_a_row = 0,
-                Some(error) => {
-                    errors_in_a_row += 1;
-                    counters.io_error();
-                    if errors_in_a_row >= MAX_ERRORS {
-                        return Err(endpoint.failed("receive from the socket", error));
-                    }
-                    if errors_in_a_row == 1 {
-                        tracing::warn!(
-                            target: "varta::ingest",
-                            "{endpoint}: cannot receive: {error}; trying again"
-                        );
-                    }
-                    tokio::time::sleep(PAUSE_AFTER_ERROR).await;
-                }
+                None => failures.clear(),
+                Some(error) => failures.add(error, &endpoint, &counters).await?,
             }
             turns = if is_empty { 0 } else { turns + 1 };
             if is_last && (is_empty || turns > LAST_TURNS) {
