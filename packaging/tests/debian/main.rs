@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod booted;
+
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -148,9 +150,13 @@ fn the_package_is_installed_upgraded_and_purged_as_policy_wants_it() {
 fn shellcheck_finds_no_fault_in_the_scripts() {
     let Some(mut shellcheck) = installed("shellcheck") else { return };
     let scripts = ["postinst", "prerm", "postrm"].map(|name| top().join("deploy/debian/scripts").join(name));
-    shellcheck
-        .args(scripts)
-        .args(["scripts/build-deb", "packaging/src/names.bash"].map(|name| top().join(name)));
+    let others = [
+        "scripts/build-deb",
+        "packaging/src/names.bash",
+        "packaging/tests/debian/boot.sh",
+        "packaging/tests/debian/trial.sh",
+    ];
+    shellcheck.args(scripts).args(others.map(|name| top().join(name)));
     let ended = run_to_its_end(shellcheck);
     assert!(ended.status.success(), "{}", ended.stdout);
 }
