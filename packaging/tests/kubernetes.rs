@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use varta_integration_tests::foreign::command;
-use varta_integration_tests::{Scratch, run_server, run_to_its_end};
+use varta_integration_tests::{Ended, Scratch, run_server, run_to_its_end};
 
 fn manifest() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("deploy/kubernetes/daemonset.yaml")
@@ -18,6 +19,27 @@ fn yamllint_finds_no_fault_in_the_manifest() {
     yamllint.args(["--strict", "-d", "{extends: default, rules: {line-length: {max: 140}}}"]).arg(manifest());
     let ended = run_to_its_end(yamllint);
     assert!(ended.status.success() && ended.stdout.is_empty(), "{ended:?}");
+}
+
+/// What the schemas of this version of Kubernetes say of a manifest.
+fn validate(version: &str, manifest: &Path) -> Option<Ended> {
+    let mut validate = command("venv/bin/kubernetes-validate")?;
+    validate.args(["--strict", "--kubernetes-version", version]).arg(manifest);
+    Some(run_to_its_end(validate))
+}
+
+#[test]
+fn the_manifest_follows_the_schemas_of_kubernetes_from_1_25_to_1_37() {
+    for version in ["1.25", "1.31", "1.37"] {
+        let Some(ended) = validate(version, &manifest()) else { return };
+        assert!(ended.status.success(), "{version}: {ended:?}");
+    }
+    // Names that the schemas do not have are found.
+    let text = fs::read_to_string(manifest()).unwrap();
+    let scratch = Scratch::make();
+    let misspelt = scratch.write("misspelt.yaml", &text.replace("hostPID:", "hostPid:"));
+    let Some(ended) = validate("1.37", &misspelt) else { return };
+    assert!(!ended.status.success() && ended.stdout.contains("hostPid"), "{ended:?}");
 }
 
 #[test]
