@@ -93,13 +93,32 @@ fn said_bounds(option: &Arg, judge: &Judge) -> String {
     let bounds = is_a::<Duration>(option).then(|| judge.duration(option)).flatten();
     match bounds {
         None | Some(Bounds { least: Duration::ZERO, most: None }) => String::new(),
-        Some(Bounds { least, most: None }) => {
-            format!("\n\nAt least {}.", humantime::format_duration(least))
+        Some(Bounds { least, most: None }) => format!("\n\nAt least {}.", written(least)),
+        Some(Bounds { least, most: Some(most) }) => said_range(least, most),
+    }
+}
+
+fn said_range(least: Duration, most: Duration) -> String {
+    format!("\n\nFrom {} to {}.", written(least), written(most))
+}
+
+/// As people write it: a year of humantime is no whole number of days.
+fn written(duration: Duration) -> String {
+    const DAY: u64 = 86_400;
+    match duration.as_secs() {
+        seconds if seconds > DAY && Duration::from_secs(seconds / DAY * DAY) == duration => {
+            format!("{} days", seconds / DAY)
         }
-        Some(Bounds { least, most: Some(most) }) => {
-            let [least, most] = [least, most].map(humantime::format_duration);
-            format!("\n\nFrom {least} to {most}.")
-        }
+        _ => humantime::format_duration(duration).to_string(),
+    }
+}
+
+/// The range of the durations of a key, for people.
+fn said_range_of(kind: &KeyKind) -> String {
+    match kind {
+        KeyKind::Duration(least, most) => said_range(*least, *most),
+        KeyKind::AnyOf(kinds) => kinds.iter().map(said_range_of).collect(),
+        _ => String::new(),
     }
 }
 
@@ -118,7 +137,7 @@ fn of_tables(table: &TableDefinition) -> Value {
 fn of_table(keys: &[TableKey]) -> Value {
     let key = |key: &TableKey| {
         let mut schema = of_kind(&key.kind);
-        schema["description"] = key.about.into();
+        schema["description"] = (key.about.to_owned() + &said_range_of(&key.kind)).into();
         if let Some(default) = key.default {
             schema["default"] = default.into();
         }
@@ -143,7 +162,7 @@ fn of_kind(kind: &KeyKind) -> Value {
         KeyKind::True => json!({ "type": "boolean", "enum": [true] }),
         KeyKind::Text(most) => json!({ "type": "string", "minLength": 1, "maxLength": most }),
         KeyKind::AnyText => json!({ "type": "string" }),
-        KeyKind::Duration => json!({ "type": "string", "pattern": DURATION }),
+        KeyKind::Duration(..) => json!({ "type": "string", "pattern": DURATION }),
         // Editors take the dates and times of TOML for strings.
         KeyKind::Moment => json!({ "type": "string" }),
         KeyKind::Number(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
@@ -161,6 +180,7 @@ fn of_kind(kind: &KeyKind) -> Value {
 mod tests {
     use super::*;
     use crate::config::args::definition;
+    use crate::config::document::Document;
 
     /// The schema that stands in the tree, for editors.
     const IN_THE_TREE: &str = include_str!("../../varta.schema.json");
@@ -172,6 +192,80 @@ mod tests {
             IN_THE_TREE == of_code,
             "write it anew: varta-server config schema > varta-server/varta.schema.json"
         );
+    }
+
+    /// A range, and tables that are right when `DURATION` in them is in it.
+    type Ranged = (String, [Duration; 2]);
+
+    /// Values of this kind with one duration each, written as `DURATION`.
+    fn values(kind: &KeyKind) -> Vec<Ranged> {
+        match kind {
+            KeyKind::Duration(least, most) => vec![("\"DURATION\"".to_owned(), [*least, *most])],
+            KeyKind::AnyOf(kinds) => kinds.iter().flat_map(values).collect(),
+            KeyKind::SomeOf(kind, _) | KeyKind::List(kind) => {
+                values(kind).into_iter().map(|(value, range)| (format!("[{value}]"), range)).collect()
+            }
+            KeyKind::Table(keys) => entries(keys)
+                .into_iter()
+                .map(|(entries, range)| (format!("{{ {} }}", entries.join(", ")), range))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The entries of tables with these keys and one duration each.
+    fn entries(keys: &[TableKey]) -> Vec<(Vec<String>, [Duration; 2])> {
+        // Beside a duration stands what a table needs: a text, or of several keys the one with a text.
+        let is_text = |key: &&TableKey| matches!(key.kind, KeyKind::Text(_)) && key.need != Need::Optional;
+        let needed = |kind: &KeyKind| {
+            let needed = keys.iter().filter(|_| !matches!(kind, KeyKind::SomeOf(..))).filter(is_text);
+            needed.map(|key| format!("{} = \"a\"", key.name)).collect::<Vec<_>>()
+        };
+        let key = |key: &TableKey| {
+            let (name, needed) = (key.name, needed(&key.kind));
+            let with = move |(value, range)| {
+                let mut entries = needed.clone();
+                entries.push(format!("{name} = {value}"));
+                (entries, range)
+            };
+            values(&key.kind).into_iter().map(with)
+        };
+        keys.iter().flat_map(key).collect()
+    }
+
+    #[test]
+    fn the_durations_of_tables_have_the_ranges_that_the_schema_says() {
+        let mut count = 0;
+        for table in Tables::definitions() {
+            for (mut entries, [least, most]) in entries(table.keys) {
+                if table.name == "job" && !entries.iter().any(|entry| entry.starts_with("every")) {
+                    entries.push("schedule = \"daily\"".to_owned());
+                }
+                let text = format!("[[{}]]\n{}\n", table.name, entries.join("\n"));
+                let takes = |duration: Duration| {
+                    let duration = humantime::format_duration(duration).to_string();
+                    let text = text.replace("DURATION", &duration);
+                    Document::parse(&text, &definition()).1.is_empty()
+                };
+                assert!(takes(least) && takes(most), "{text}");
+                assert!(!takes(most + Duration::from_secs(1)), "{text}");
+                let shorter = least.checked_sub(Duration::from_nanos(1));
+                assert!(shorter.is_none_or(|shorter| !takes(shorter)), "{text}");
+                count += 1;
+            }
+        }
+        assert!(count >= 13, "{count}");
+        let schema = schema(&definition());
+        let key = |table: &str, key: &str| {
+            schema["properties"][table]["items"]["properties"][key]["description"].as_str().map(str::to_owned)
+        };
+        for (table, name, said) in [
+            ("rule", "forget-after", "\n\nFrom 10ms to 366 days."),
+            ("rule", "replaced-within", "\n\nFrom 0s to 10m."),
+            ("job", "every", "\n\nFrom 1s to 366 days."),
+        ] {
+            assert!(key(table, name).unwrap().ends_with(said), "{table}: {name}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use toml::de::DeValue;
 use varta_proto::control::AgentName;
 
+use crate::base::limits::MAX_DURATION;
 use crate::base::options::table::{
     ParseError, ReadTables, Table, Value, at, decimal, duration, text, wrong_type,
 };
@@ -24,7 +25,7 @@ const JOB_KEYS: [TableKey; 7] = [
     ),
     TableKey::optional(
         "every",
-        KeyKind::Duration,
+        KeyKind::Duration(Schedule::MIN_INTERVAL, MAX_DURATION),
         "Longest time from the start of a run to that of the next",
     ),
     TableKey::optional(
@@ -32,8 +33,8 @@ const JOB_KEYS: [TableKey; 7] = [
         KeyKind::Text(MAX_ZONE),
         "Time zone of the schedule, by default the host's",
     ),
-    TableKey::optional("grace", KeyKind::Duration, "How late a run may begin").or("1m"),
-    TableKey::optional("longest-run", KeyKind::Duration, "How long a run may take"),
+    TableKey::optional("grace", KeyKind::ANY_DURATION, "How late a run may begin").or("1m"),
+    TableKey::optional("longest-run", KeyKind::ANY_DURATION, "How long a run may take"),
     TableKey::optional(
         "uid",
         KeyKind::Number(0, u32::MAX - 1),

@@ -145,9 +145,9 @@ const EXITS: &[KeyKind] = &[KeyKind::Number(0, 255), KeyKind::AnyText];
 
 /// The states of agents that are kept for a time.
 const FORGET_KEYS: [TableKey; 3] = [
-    TableKey::optional("stalled", KeyKind::Duration, "While it is stalled"),
-    TableKey::optional("down", KeyKind::Duration, "While it is down"),
-    TableKey::optional("gone", KeyKind::Duration, "While it is gone"),
+    TableKey::optional("stalled", KeyKind::ANY_DURATION, "While it is stalled"),
+    TableKey::optional("down", KeyKind::ANY_DURATION, "While it is down"),
+    TableKey::optional("gone", KeyKind::ANY_DURATION, "While it is gone"),
 ];
 
 /// The keys of a rule.
@@ -157,7 +157,7 @@ const RULE_KEYS: [TableKey; 5] = [
         KeyKind::Text(Glob::MAX_LEN),
         "Pattern of the agents' names: `*` matches any characters or none, `?` matches one",
     ),
-    TableKey::optional("stall-after", KeyKind::Duration, "Silence after which its agents are stalled"),
+    TableKey::optional("stall-after", KeyKind::ANY_DURATION, "Silence after which its agents are stalled"),
     TableKey::optional(
         "success-exit",
         KeyKind::List(&KeyKind::AnyOf(EXITS)),
@@ -165,12 +165,12 @@ const RULE_KEYS: [TableKey; 5] = [
     ),
     TableKey::optional(
         "replaced-within",
-        KeyKind::Duration,
+        KeyKind::Duration(Duration::ZERO, MAX_REPLACED_WITHIN),
         "How long after the end of a process another may take its place without an alarm",
     ),
     TableKey::optional(
         "forget-after",
-        KeyKind::AnyOf(&[KeyKind::Duration, KeyKind::Table(&FORGET_KEYS)]),
+        KeyKind::AnyOf(&[KeyKind::ANY_DURATION, KeyKind::Table(&FORGET_KEYS)]),
         "How long its agents are kept after their last beats: for all states, or by state",
     ),
 ];
@@ -241,7 +241,7 @@ fn read_forget_after(value: &Value<'_>) -> Result<ForgetAfter, ParseError> {
 /// The keys of an expected agent.
 const EXPECTED_KEYS: [TableKey; 2] = [
     TableKey::required("name", KeyKind::Text(AgentName::MAX_LEN), "Name of the agent"),
-    TableKey::optional("grace", KeyKind::Duration, "Longest time until its first beat").or("1m"),
+    TableKey::optional("grace", KeyKind::ANY_DURATION, "Longest time until its first beat").or("1m"),
 ];
 
 impl ReadTables for ExpectedAgents {

@@ -1,5 +1,9 @@
 //! The keys of tables of the configuration file: one list for their parser and for the schema of the file.
 
+use std::time::Duration;
+
+use crate::base::limits::{MAX_DURATION, MIN_STALL_AFTER};
+
 /// A key of a table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TableKey {
@@ -30,8 +34,8 @@ pub(crate) enum KeyKind {
     Text(usize),
     /// A string.
     AnyText,
-    /// A duration such as `"1m"`.
-    Duration,
+    /// A duration in this range, such as `"1m"`.
+    Duration(Duration, Duration),
     /// A date and time with an offset from UTC.
     Moment,
     /// A whole number in this range.
@@ -46,6 +50,11 @@ pub(crate) enum KeyKind {
     SomeOf(&'static KeyKind, usize),
     /// A table with these keys.
     Table(&'static [TableKey]),
+}
+
+impl KeyKind {
+    /// A duration as [`table::duration`](crate::base::options::table::duration) takes it.
+    pub(crate) const ANY_DURATION: Self = KeyKind::Duration(MIN_STALL_AFTER, MAX_DURATION);
 }
 
 impl TableKey {

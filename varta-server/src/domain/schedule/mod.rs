@@ -66,6 +66,8 @@ pub enum ScheduleKind {
 impl Schedule {
     /// The longest text, in bytes.
     pub const MAX_BYTES: usize = 255;
+    /// The shortest interval.
+    pub const MIN_INTERVAL: Duration = Duration::from_secs(1);
     /// The longest interval: ten years of 365 days.
     pub const MAX_INTERVAL: Duration = Duration::from_secs(3_650 * 86_400);
 
@@ -162,7 +164,7 @@ fn interval(text: &str) -> Option<Result<Duration, ScheduleError>> {
     };
     let refuse = |fault: String| Err(ScheduleError::new(rest.unwrap_or(text), fault));
     match (parse_duration(rest.unwrap_or(text)), rest) {
-        (Ok(interval), _) if interval < Duration::from_secs(1) || interval > Schedule::MAX_INTERVAL => {
+        (Ok(interval), _) if interval < Schedule::MIN_INTERVAL || interval > Schedule::MAX_INTERVAL => {
             Some(refuse("an interval is 1s to 3650d".to_owned()))
         }
         (Ok(interval), _) => Some(Ok(interval)),

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use toml::de::DeValue;
 
 use crate::base::Glob;
-use crate::base::limits::{MAX_COMMAND_TIMEOUT, MAX_DURATION};
+use crate::base::limits::{MAX_COMMAND_TIMEOUT, MAX_DURATION, MIN_STALL_AFTER};
 use crate::base::options::parse_duration;
 use crate::base::options::table::{
     ParseError, ReadTables, Table, Value, at, decimal, duration, text, wrong_type,
@@ -113,12 +113,12 @@ const KEYS: [TableKey; 12] = [
     ),
     TableKey::optional(
         "debounce",
-        KeyKind::Duration,
+        WAIT,
         "Minimum time between the starts of two attempts; recovery-debounce if not given",
     ),
     TableKey::optional(
         "backoff",
-        KeyKind::Duration,
+        WAIT,
         "Wait after an attempt without success, which doubles; recovery-backoff if not given",
     ),
     TableKey::optional(
@@ -139,7 +139,7 @@ const KEYS: [TableKey; 12] = [
 ];
 /// The keys of a step.
 const STEP_KEYS: [TableKey; 5] = [
-    TableKey::optional("wait", KeyKind::Duration, "Wait since the step before, or since the change").or("0s"),
+    TableKey::optional("wait", WAIT, "Wait since the step before, or since the change").or("0s"),
     TableKey::one_of("notify", KeyKind::True, "Send a notification"),
     TableKey::one_of(
         "signal",
@@ -149,7 +149,7 @@ const STEP_KEYS: [TableKey; 5] = [
     TableKey::one_of("exec", COMMAND, "Command to run"),
     TableKey::optional(
         "timeout",
-        KeyKind::Duration,
+        KeyKind::Duration(MIN_STALL_AFTER, MAX_COMMAND_TIMEOUT),
         "Maximum run time of the command; recovery-timeout if not given",
     ),
 ];
@@ -164,6 +164,7 @@ const SIGNAL_KEYS: [TableKey; 2] = [
     .or("process"),
 ];
 const TEXT: KeyKind = KeyKind::AnyText;
+const WAIT: KeyKind = KeyKind::Duration(Duration::ZERO, MAX_DURATION);
 const ONE_OR_MORE_TEXTS: KeyKind = KeyKind::AnyOf(&[TEXT, KeyKind::List(&TEXT)]);
 const COMMAND: KeyKind = KeyKind::Text(CommandLine::MAX_LEN);
 const STATE: KeyKind = KeyKind::OneOf(|| UnhealthyState::ALL.map(UnhealthyState::as_str).to_vec());
