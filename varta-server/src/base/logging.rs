@@ -21,6 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::base::error::Error;
 use crate::base::log_limit::LineLimit;
+use crate::base::progress::{beside_bar, draw_by};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -64,7 +65,8 @@ const DEFAULT_LEVEL: &str = "info";
 pub fn start(format: Option<LogFormat>, level: Option<&str>) -> Result<WorkerGuard, Error> {
     let (filter, warning) = filter_of(level)?;
     let terminal = io::stderr().is_terminal();
-    let colours = terminal && has_colours(env::var_os("NO_COLOR").as_deref(), env::var_os("TERM").as_deref());
+    let term = env::var_os("TERM");
+    let colours = terminal && has_colours(env::var_os("NO_COLOR").as_deref(), term.as_deref());
     let in_journal = is_journal(env::var_os("JOURNAL_STREAM").as_deref(), stderr_identity());
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
@@ -72,6 +74,9 @@ pub fn start(format: Option<LogFormat>, level: Option<&str>) -> Result<WorkerGua
         .thread_name("varta-log")
         .finish(io::stderr());
     DROPPED.get_or_init(|| writer.error_counter());
+    if terminal && term.is_some_and(|term| term != "dumb") {
+        draw_by(writer.clone());
+    }
     let writer = Lines { writer, in_journal };
     let builder = tracing_subscriber::fmt().with_writer(writer);
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
@@ -207,14 +212,14 @@ impl<W: Write> Write for Line<W> {
     /// Writes a whole event: the queue takes it as one.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         if self.prefix.is_empty() {
-            return self.writer.write(event);
+            return beside_bar(|| self.writer.write(event));
         }
         let mut lines = Vec::with_capacity(event.len() + self.prefix.len());
         for line in event.split_inclusive(|byte| *byte == b'\n') {
             lines.extend_from_slice(self.prefix.as_bytes());
             lines.extend_from_slice(line);
         }
-        self.writer.write_all(&lines)?;
+        beside_bar(|| self.writer.write_all(&lines))?;
         Ok(event.len())
     }
 

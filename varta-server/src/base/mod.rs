@@ -16,6 +16,7 @@ pub(crate) mod limits;
 pub(crate) mod log_limit;
 pub mod logging;
 pub(crate) mod options;
+pub(crate) mod progress;
 pub(crate) mod rate_limit;
 pub(crate) mod secret;
 pub(crate) mod silent_clients;

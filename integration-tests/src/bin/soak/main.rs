@@ -32,6 +32,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use varta_integration_tests::{
     Network, Options, Receiver, Route, Scrape, Scratch, Server, Signal, exit_code, http, run_server, sys,
     wait_for, wait_until,
@@ -208,12 +209,25 @@ fn stop(asked: &Requests<'_>) -> io::Result<()> {
 }
 
 /// The agents come and go for this long.
-fn let_live(world: &mut World, events: &mut Events, pace: f64, duration: Duration) -> io::Result<()> {
+fn let_live(
+    world: &mut World,
+    events: &mut Events,
+    pace: f64,
+    duration: Duration,
+) -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     let (mut owed, mut said) = (0.0, Instant::now());
     let mut last = Instant::now();
+    // On a terminal alone; in the midst of the lines below it comes and goes.
+    let style =
+        ProgressStyle::with_template("[{bar:30}] {elapsed} of {msg}, {prefix}")?.progress_chars("=> ");
+    let bar = ProgressBar::new(duration.as_secs())
+        .with_style(style)
+        .with_message(humantime::format_duration(duration).to_string());
     while began.elapsed() < duration {
         world.heed(events.read()?)?;
+        bar.set_position(began.elapsed().as_secs());
+        bar.set_prefix(format!("{} faults", world.faults.count));
         owed += pace * as_number(world.count() as u64) * last.elapsed().as_secs_f64();
         last = Instant::now();
         let mut actions = 0;
@@ -223,17 +237,20 @@ fn let_live(world: &mut World, events: &mut Events, pace: f64, duration: Duratio
         }
         world.turn(actions)?;
         if said.elapsed() >= Duration::from_secs(60) {
-            println!(
-                "{} s: {} processes, {} faults",
-                began.elapsed().as_secs(),
-                world.processes,
-                world.faults.count
-            );
-            io::stdout().flush()?;
+            bar.suspend(|| {
+                println!(
+                    "{} s: {} processes, {} faults",
+                    began.elapsed().as_secs(),
+                    world.processes,
+                    world.faults.count
+                );
+                io::stdout().flush()
+            })?;
             said = Instant::now();
         }
         thread::sleep(TURN);
     }
+    bar.finish_and_clear();
     Ok(())
 }
 

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::base::error::Error;
+use crate::base::progress::Progress;
 use crate::base::stdout::print;
 use crate::services::audit::record::Link;
 use crate::services::audit::restart::{parse_reason, restart};
-use crate::services::audit::verify::{Files, verify};
+use crate::services::audit::verify::{Files, verify_showing};
 
 /// What can be done with an audit log.
 #[derive(Clone, Debug, Subcommand)]
@@ -100,7 +101,10 @@ impl VerifyArgs {
     fn run(&self) -> Result<(), Error> {
         let VerifyArgs { ref files, ref key_file, expect_last, from_start, without_head, json } = *self;
         let (paths, key_file) = (files.clone(), key_file.clone());
-        let found = verify(&Files { paths, key_file, expect_last, from_start, without_head })?;
+        let files = Files { paths, key_file, expect_last, from_start, without_head };
+        let progress = Progress::of_command("verifying");
+        let found = verify_showing(&files, &progress)?;
+        drop(progress);
         print(&if json { found.to_json() } else { found.to_string() })?;
         found.into_result()
     }

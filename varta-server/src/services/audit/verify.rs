@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::base::error::Error;
 use crate::base::files::append_log::rotated;
 use crate::base::files::bounded_read::{self, ReadError, Symlink};
+use crate::base::progress::Progress;
 use crate::services::audit::chain::{Chain, ChainError, ExpectedEntry};
 use crate::services::audit::head::{head_path, read_head};
 use crate::services::audit::mac::Authenticator;
@@ -35,6 +36,15 @@ pub struct Files {
 ///
 /// A file cannot be read. A fault of the log is no error but part of the report.
 pub fn verify(files: &Files) -> Result<VerifyReport, Error> {
+    verify_showing(files, &Progress::hidden())
+}
+
+/// The same, and shows how far it has come.
+///
+/// # Errors
+///
+/// As for [`verify`].
+pub(super) fn verify_showing(files: &Files, progress: &Progress) -> Result<VerifyReport, Error> {
     let Files { paths, key_file, expect_last, without_head, .. } = files;
     let sealer = Authenticator::read(key_file.as_deref())?;
     let paths = with_older(paths)?;
@@ -59,8 +69,10 @@ pub fn verify(files: &Files) -> Result<VerifyReport, Error> {
     }
     let mut expected = expect_last.map(ExpectedEntry::new);
     let mut chain = Chain::new(&sealer);
+    let lengths = paths.iter().filter_map(|path| path.metadata().ok()).map(|found| found.len());
+    progress.expect(lengths.sum());
     for path in &paths {
-        let walk = chain.walk(open(path)?, |record| {
+        let walk = chain.walk(progress.reading(open(path)?), |record| {
             let place = || RecordPosition { seq: record.seq, at: record.at.to_owned(), hash: record.hash };
             found.first.get_or_insert_with(place);
             match &mut found.last {

@@ -7,9 +7,10 @@ use clap::{Args, Subcommand};
 
 use crate::base::error::Error;
 use crate::base::options::parse_duration;
+use crate::base::progress::Progress;
 use crate::base::stdout::print;
 use crate::engine::DetectorArgs;
-use crate::services::recording::replay::{Replay, replay};
+use crate::services::recording::replay::{Replay, replay_showing};
 
 /// What can be done with a recording.
 #[derive(Clone, Debug, Subcommand)]
@@ -63,7 +64,9 @@ impl ReplayArgs {
     pub fn run(&self) -> Result<(), Error> {
         let ReplayArgs { ref file, stall_after, ref detector, json } = *self;
         let arrival = detector.policy()?;
-        let report = replay(&Replay { path: file.clone(), stall_after, arrival })?;
+        let progress = Progress::of_command("replaying");
+        let report = replay_showing(&Replay { path: file.clone(), stall_after, arrival }, &progress)?;
+        drop(progress);
         let text = if json { report.to_json() } else { report.to_string() };
         print(&text)
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::error::Error;
 use crate::base::files::bounded_read::{self, Symlink};
+use crate::base::progress::Progress;
 use crate::engine::InputRecord;
 use crate::services::recording::decode::Decoder;
 use crate::services::recording::format::{Block, Header, LENGTH};
@@ -16,14 +17,14 @@ use crate::services::recording::format::{Block, Header, LENGTH};
 pub(super) struct RecordingReader {
     path: PathBuf,
     file: File,
-    length: u64,
+    pub(super) length: u64,
     pub(super) header: Header,
 }
 
 /// An iterator over the records.
 pub(super) struct Records<'a> {
     recording: &'a RecordingReader,
-    input: BufReader<&'a File>,
+    input: BufReader<Box<dyn Read + 'a>>,
     /// The offset of the next block.
     offset: u64,
     decoder: Decoder,
@@ -57,12 +58,13 @@ impl RecordingReader {
     }
 
     /// Begins a pass over all records.
-    pub(super) fn records(&self) -> Result<Records<'_>, Error> {
+    pub(super) fn records(&self, progress: &Progress) -> Result<Records<'_>, Error> {
         let offset = LENGTH as u64;
         (&self.file)
             .seek(SeekFrom::Start(offset))
             .map_err(|error| self.failed(offset, &error.to_string()))?;
-        let input = BufReader::with_capacity(256 << 10, &self.file);
+        let file: Box<dyn Read + '_> = Box::new(progress.reading(&self.file));
+        let input = BufReader::with_capacity(256 << 10, file);
         Ok(Records { recording: self, input, offset, decoder: Decoder::default(), begin: offset })
     }
 

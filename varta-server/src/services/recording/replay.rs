@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::error::Error;
+use crate::base::progress::Progress;
 use crate::base::time::MonoTime;
 use crate::domain::agent_key::AgentKey;
 use crate::domain::beat::ReceivedBeat;
@@ -39,7 +40,18 @@ pub struct Replay {
 ///
 /// The policy is invalid, or the file cannot be read or is no recording; the error names the place.
 pub fn replay(replay: &Replay) -> Result<Report, Error> {
+    replay_showing(replay, &Progress::hidden())
+}
+
+/// The same, and shows how far it has come.
+///
+/// # Errors
+///
+/// As for [`replay`].
+pub(super) fn replay_showing(replay: &Replay, progress: &Progress) -> Result<Report, Error> {
     let recording = RecordingReader::open(&replay.path)?;
+    // It is read twice.
+    progress.expect(recording.length.saturating_mul(2));
     let policy = Policy {
         stall_after: replay.stall_after.unwrap_or(recording.header.stall_after),
         arrival: replay.arrival,
@@ -47,9 +59,9 @@ pub fn replay(replay: &Replay) -> Result<Report, Error> {
         ..Policy::default()
     };
     check_policy(&policy)?;
-    let (recorded, blind_from) = survey(&recording)?;
+    let (recorded, blind_from) = survey(&recording, progress)?;
     let mut run = Run::new(policy.clone(), blind_from);
-    let mut records = recording.records()?;
+    let mut records = recording.records(progress)?;
     while let Some(record) = records.next()? {
         run.take(record);
     }
@@ -58,11 +70,11 @@ pub fn replay(replay: &Replay) -> Result<Report, Error> {
 
 /// Makes a first pass over a recording. Returns its contents in numbers, and the beginnings of its observer
 /// gaps in the order of the records.
-fn survey(recording: &RecordingReader) -> Result<(Recorded, VecDeque<MonoTime>), Error> {
+fn survey(recording: &RecordingReader, progress: &Progress) -> Result<(Recorded, VecDeque<MonoTime>), Error> {
     let mut recorded = Recorded::default();
     let mut blind_from = VecDeque::new();
     let (mut first, mut last) = (MonoTime::NEVER, MonoTime::START);
-    let mut records = recording.records()?;
+    let mut records = recording.records(progress)?;
     while let Some(record) = records.next()? {
         recorded.records += 1;
         if !matches!(record, InputRecord::Process { .. }) {

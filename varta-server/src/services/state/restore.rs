@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use crate::base::progress::Progress;
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentSnapshot, Fate, Tracker, Verdict};
 use crate::ingest::Keyring;
 use crate::observe::{Boot, Remains};
 use crate::services::state::registry::PersistedAgent;
+
+/// The fewest agents whose restoration is shown on a terminal.
+const SHOWN_FROM: usize = 10_000;
 
 /// Restores `kept` to the tracker, and logs the result.
 pub(crate) fn restore(tracker: &mut Tracker, kept: Vec<PersistedAgent>, keyring: &Keyring, now: MonoTime) {
@@ -16,6 +20,10 @@ pub(crate) fn restore(tracker: &mut Tracker, kept: Vec<PersistedAgent>, keyring:
     }
     let boot = Boot::this();
     let last_heard = kept.iter().map(|kept| kept.agent.silent_before).min().unwrap_or(Duration::ZERO);
+    let progress = match kept.len() {
+        ..SHOWN_FROM => Progress::hidden(),
+        count => Progress::of_server("restoring agents", count as u64),
+    };
     let mut taken = 0;
     for PersistedAgent { mut agent, key, boot: its_boot } in kept {
         if let Some(fingerprint) = key {
@@ -26,7 +34,9 @@ pub(crate) fn restore(tracker: &mut Tracker, kept: Vec<PersistedAgent>, keyring:
         let its_boot = its_boot.as_deref().and_then(Boot::parse);
         let fate = fate(&mut agent, its_boot.as_ref(), boot.as_ref());
         taken += usize::from(tracker.restore(&agent, fate, now));
+        progress.advance(1);
     }
+    drop(progress);
     let population = tracker.population();
     tracing::info!(
         target: "varta::state",

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::mpsc::sync_channel;
 
+use crate::base::progress::Progress;
 use crate::domain::beat::{ControlMessage, Hello, ReceivedControl, Transport};
 use crate::engine::Recorder;
 use crate::engine::tap::TapEntry;
@@ -38,7 +39,7 @@ fn value(registry: &Registry, name: &str) -> Option<f64> {
 
 fn read(path: &std::path::Path) -> Vec<InputRecord> {
     let recording = RecordingReader::open(path).unwrap();
-    let mut records = recording.records().unwrap();
+    let mut records = recording.records(&Progress::hidden()).unwrap();
     std::iter::from_fn(|| records.next().unwrap()).collect()
 }
 
@@ -208,7 +209,7 @@ fn a_last_record_that_was_cut_off_is_passed_over_and_told_and_a_broken_one_is_an
     for (length, torn, count) in [(4 * LENGTH, 0, 2), (4 * LENGTH - 1, 127, 1), (2 * LENGTH + 5, 5, 1)] {
         let (_directory, path) = file_of(&whole[..length]);
         let recording = RecordingReader::open(&path).unwrap();
-        let mut records = recording.records().unwrap();
+        let mut records = recording.records(&Progress::hidden()).unwrap();
         let read = std::iter::from_fn(|| records.next().unwrap()).count();
         assert_eq!((records.torn(), read), (torn, count), "{length} bytes");
     }
@@ -216,7 +217,7 @@ fn a_last_record_that_was_cut_off_is_passed_over_and_told_and_a_broken_one_is_an
     broken[LENGTH + 20] ^= 1;
     let (_directory, path) = file_of(&broken);
     let recording = RecordingReader::open(&path).unwrap();
-    let said = recording.records().unwrap().next().unwrap_err().to_string();
+    let said = recording.records(&Progress::hidden()).unwrap().next().unwrap_err().to_string();
     assert!(said.starts_with(path.to_str().unwrap()), "{said}");
     assert!(said.contains("the record at byte 64: its checksum does not fit"), "{said}");
 }
