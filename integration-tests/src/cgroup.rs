@@ -1,5 +1,6 @@
 //! Cgroups of a test's own, in which processes can be frozen, or have little memory.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,12 +42,17 @@ fn make(version: CgroupVersion, controller: &str) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// A program that moves itself into a cgroup before it runs another; it ends at once where this user may not do
-/// that.
+/// A program that moves itself into a cgroup before it runs another, its further arguments; it ends at once where
+/// this user may not do that.
+fn starter_in(cgroup: &Path) -> [&OsStr; 4] {
+    let script = "echo $$ > \"$0\"/cgroup.procs && exec \"$@\"";
+    [OsStr::new("sh"), OsStr::new("-c"), OsStr::new(script), cgroup.as_os_str()]
+}
+
 fn command_in(cgroup: &Path, program: &Command) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", "echo $$ > \"$0\"/cgroup.procs && exec \"$@\""]).arg(cgroup);
-    command.arg(program.get_program()).args(program.get_args());
+    let [sh, arguments @ ..] = starter_in(cgroup);
+    let mut command = Command::new(sh);
+    command.args(arguments).arg(program.get_program()).args(program.get_args());
     command
 }
 
@@ -177,10 +183,30 @@ impl LittleMemory {
         io::Write::write_all(&mut file, bytes.to_string().as_bytes())
     }
 
+    /// Leaves its processes no more than they use at present and so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// The error of the kernel.
+    pub fn leave(&mut self, bytes: u64) -> io::Result<()> {
+        let used = ["memory.usage_in_bytes", "memory.current"]
+            .iter()
+            .find_map(|file| fs::read_to_string(self.directory.join(file)).ok()?.trim().parse::<u64>().ok());
+        let used = used.ok_or(io::ErrorKind::NotFound)?;
+        self.bytes = used + bytes;
+        self.set_limits()
+    }
+
     /// Has a program run in it from its beginning.
     #[must_use]
     pub fn command(&self, program: &Command) -> Command {
         command_in(&self.directory, program)
+    }
+
+    /// The words of a program that has another, its further arguments, run in it.
+    #[must_use]
+    pub fn starter(&self) -> [&OsStr; 4] {
+        starter_in(&self.directory)
     }
 
     /// The last part of its path.
