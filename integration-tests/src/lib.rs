@@ -63,7 +63,7 @@ pub use retry::{LIMIT, wait_for, wait_for_at, wait_until};
 pub use route::{ANOTHER_KEY, MASTER_KEY, Network, Route, SHARED_KEY, loopbacks, write_secret};
 pub use scrape::{Sample, Scrape};
 pub use scratch::Scratch;
-pub use server::{Options, Server};
+pub use server::{Options, Server, Successor};
 pub use small_disk::SmallDisk;
 pub use sys::Signal;
 pub use terminal::Terminal;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::sys::{self, NOBODY};
 use varta_integration_tests::{
-    Ended, Options, Receiver, Scratch, Server, Signal, agent, exec_command, line_with, metric,
+    Ended, Options, Receiver, Scrape, Scratch, Server, Signal, agent, exec_command, line_with, metric,
     run_to_its_end, server_command,
 };
 
@@ -221,6 +221,80 @@ fn what_exec_declares_is_awaited_when_exec_has_gone() {
     server.await_scrape("two runs", |scrape| scrape.get("varta_job_runs_total", &ran) == Some(2.0));
     assert!(run(&["--schedule=61 * * * *"]).stderr.contains("minutes are 0 to 59"));
     assert_eq!(run(&["--grace=1s"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_job_that_is_late_at_a_hand_over_stays_so_is_told_once_and_ends_with_the_next_run() {
+    let scratch = Scratch::make();
+    let options = Options::from(["--stall-after", "1h"]);
+    let server = Server::start(
+        options.config(&scratch, "[[job]]\nname = \"backup\"\nevery = \"1s\"\ngrace = \"1s\"\n"),
+    );
+    // One that was declared passes on as well, without a state directory.
+    let declare = ["--name=nightly", "--beat=alive", "--schedule=every 1s", "--grace=1s"];
+    assert!(run_to_its_end(exec_command(server.socket(), &declare, &["true"])).status.success());
+    let late = |name| agent(name).becomes("expected").because("late");
+    server.expect(late("backup"));
+    server.expect(late("nightly"));
+    let missed = server.scrape().value("varta_job_missed_total", &LATE);
+    let mut successors = Vec::new();
+    for _ in 0..3 {
+        successors.push(server.upgrade());
+        server.expect(metric("varta_job_late").with("agent", "nightly").is(1.0));
+        server.expect(metric("varta_job_late").with("agent", "backup").is(1.0));
+    }
+    // The schedule goes on, too.
+    server.expect(metric("varta_job_missed_total").with("agent", "backup").at_least(missed + 1.0));
+    say(&server, &["backup", "--start"]);
+    server.expect(agent("backup").up());
+    let is_late =
+        |name| server.transitions().iter().filter(|it| it.agent == name && it.cause == "late").count();
+    assert_eq!((is_late("backup"), is_late("nightly")), (1, 1));
+}
+
+#[test]
+fn a_run_that_is_under_way_at_a_hand_over_ends_after_it_and_what_is_between_two_runs_is_not_late() {
+    let scratch = Scratch::make();
+    let text = "[[job]]\nname = \"backup\"\nschedule = \"yearly\"\n\
+                [[job]]\nname = \"long\"\nschedule = \"yearly\"\nlongest-run = \"3s\"\n";
+    let server = Server::start(Options::from(["--stall-after", "1h"]).config(&scratch, text));
+    say(&server, &["backup", "--start"]);
+    say(&server, &["backup", "--ok"]);
+    server.expect(agent("backup").gone());
+    let times = |scrape: &Scrape| {
+        ["start", "end", "success"].map(|of| {
+            let family = format!("varta_job_last_{of}_timestamp_seconds");
+            scrape.value(&family, &LATE)
+        })
+    };
+    let before = server.scrape();
+    let first = server.upgrade();
+    let after = server.scrape();
+    assert_eq!(times(&before), times(&after));
+    let due = |scrape: &Scrape| scrape.value("varta_job_next_due_timestamp_seconds", &LATE);
+    assert_eq!(due(&before), due(&after));
+
+    let long = [("agent", "long")];
+    say(&server, &["backup", "--start"]);
+    say(&server, &["long", "--start"]);
+    server.expect(agent("long").up());
+    let began = server.scrape().value("varta_job_last_start_timestamp_seconds", &long);
+    let second = server.upgrade();
+    server.expect(metric("varta_job_running").with("agent", "backup").is(1.0));
+    server.expect(agent("long").stalled().because("overran"));
+    for name in ["backup", "long"] {
+        say(&server, &[name, "--ok"]);
+        let runs = if name == "backup" { 2.0 } else { 1.0 };
+        server.expect(metric("varta_job_runs_total").with("agent", name).with("outcome", "ok").is(runs));
+    }
+    let scrape = server.scrape();
+    // It took as long as it did, and not only what came after the hand-over.
+    let took = scrape.value("varta_job_last_duration_seconds", &long);
+    let ended = scrape.value("varta_job_last_end_timestamp_seconds", &long);
+    assert!(took >= 3.0 && (ended - began - took).abs() < 0.1, "{took}: from {began} to {ended}");
+    assert_eq!(scrape.value("varta_job_overlaps_total", &LATE), 0.0);
+    assert_eq!(scrape.value("varta_job_missed_total", &LATE), 0.0);
+    drop((first, second));
 }
 
 #[test]

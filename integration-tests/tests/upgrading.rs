@@ -18,34 +18,16 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use varta_integration_tests::handover_peer::{self, HandoverMessage, HandoverPeer};
 use varta_integration_tests::{
-    AgentProcess, Ended, LIMIT, Network, Options, Receiver, Scrape, Scratch, Server, Signal, agent, http,
-    line_with, loopbacks, metric, notifier_command, run_to_its_end, server_command, sys, wait_until,
+    AgentProcess, Ended, LIMIT, Network, Options, Receiver, Scrape, Scratch, Server, Signal, Successor,
+    agent, http, line_with, loopbacks, metric, notifier_command, run_to_its_end, server_command, sys,
+    wait_until,
 };
-
-/// A server that has taken over. It is killed when this is dropped.
-struct Successor(u32);
-
-impl Drop for Successor {
-    fn drop(&mut self) {
-        // It may have handed over in turn.
-        let _ = sys::send_signal(self.0, Signal::Kill);
-    }
-}
 
 /// Asks for an upgrade.
 fn ask(control: &Path) -> Ended {
     let mut command = server_command();
     command.arg("upgrade").arg("--control-socket").arg(control);
     run_to_its_end(command)
-}
-
-/// Has a server upgraded, and gives the one that is there then.
-#[track_caller]
-fn upgrade(server: &Server) -> Successor {
-    let ended = ask(&server.control_socket());
-    assert!(ended.status.success(), "{}", ended.stderr);
-    let pid = ended.stdout.strip_prefix("the server has pid ").and_then(|rest| rest.split(' ').next());
-    Successor(pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{}", ended.stdout)))
 }
 
 /// The same where it is expected to fail. Gives what is said.
@@ -82,10 +64,10 @@ fn the_server_that_is_there_answers_at_the_control_socket_as_itself() {
     let server = Server::start(["--stall-after", "1h"]);
     let mut successors = Vec::new();
     for _ in 0..3 {
-        successors.push(upgrade(&server));
+        successors.push(server.upgrade());
         let stream = UnixStream::connect(server.control_socket()).unwrap();
         let peer = getsockopt(&stream, PeerCredentials).unwrap();
-        assert_eq!(u32::try_from(peer.pid()), Ok(successors.last().unwrap().0));
+        assert_eq!(u32::try_from(peer.pid()), Ok(successors.last().unwrap().pid()));
     }
 }
 
@@ -101,7 +83,7 @@ fn services_that_speak_sd_notify_go_on_with_the_connection_that_they_have() {
         service.ask("say READY=1");
         server.expect(agent(&*service).over("notify").up());
     }
-    let successors = [upgrade(&server), upgrade(&server)];
+    let successors = [server.upgrade(), server.upgrade()];
     for service in &mut services {
         assert_eq!(service.ask("say WATCHDOG_USEC=1500000\\nWATCHDOG=1"), "ok ");
     }
@@ -132,7 +114,7 @@ fn agents_of_all_transports_beat_through_ten_upgrades_and_nobody_is_accused_or_m
     let mut before = server.scrape();
     let mut successors = Vec::new();
     for _ in 0..10 {
-        successors.push(upgrade(&server));
+        successors.push(server.upgrade());
         server.await_beats(&pids, 5);
         let after = server.scrape();
         assert_no_counter_fell(&before, &after);
@@ -148,7 +130,7 @@ fn agents_of_all_transports_beat_through_ten_upgrades_and_nobody_is_accused_or_m
         assert_eq!(server.history(&*agent), ["up: first_beat"]);
     }
     // The last one stops as any server does, and takes its files with it.
-    sys::send_signal(successors.last().unwrap().0, Signal::Terminate).unwrap();
+    sys::send_signal(successors.last().unwrap().pid(), Signal::Terminate).unwrap();
     wait_until("the socket goes with the last server", || !server.socket().exists());
 }
 
@@ -159,7 +141,7 @@ fn an_agent_that_is_killed_during_an_upgrade_is_told_down_with_its_signal() {
     for _ in 0..5 {
         let agents = server.start_agents(8, &[]);
         thread::scope(|scope| {
-            let upgrading = scope.spawn(|| upgrade(&server));
+            let upgrading = scope.spawn(|| server.upgrade());
             for agent in &agents {
                 agent.signal(Signal::Kill);
                 thread::yield_now();
@@ -182,7 +164,7 @@ fn what_was_asked_for_and_what_is_remembered_passes_on_without_a_state_directory
     let mut pause = server_command();
     pause.args(["pause", "batch-*", "--for", "1h", "--control-socket"]).arg(server.control_socket());
     assert!(run_to_its_end(pause).status.success());
-    let _successor = upgrade(&server);
+    let _successor = server.upgrade();
     server.expect(line_with("took over from the server with pid"));
     server.await_beats(&[living.pid()], 3);
     assert_eq!(server.scrape().of_agent("varta_agent_up", stopped.pid()), 0.0);
@@ -199,15 +181,15 @@ fn the_state_directory_passes_on_with_its_lock_and_a_third_server_is_refused() {
     let state = scratch.state();
     let server = Server::start(Options::new().path("--state-dir", &state));
     let worker = server.start_agent(&["--name", "worker"]);
-    let successor = upgrade(&server);
+    let successor = server.upgrade();
     server.await_beats(&[worker.pid()], 3);
     let mut third = server_command();
     third.args(["--control-socket", "none", "--metrics-addr", "none", "--socket"]).arg(scratch.socket());
     third.arg("--state-dir").arg(&state);
     let ended = run_to_its_end(third);
-    assert!(ended.stderr.contains(&format!("pid {}", successor.0)), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("pid {}", successor.pid())), "{}", ended.stderr);
     // A restart from what the second has written.
-    sys::send_signal(successor.0, Signal::Terminate).unwrap();
+    sys::send_signal(successor.pid(), Signal::Terminate).unwrap();
     wait_until("it has ended", || !server.socket().exists());
     let restarted = Server::start(Options::new().path("--state-dir", &state).socket(server.socket()));
     restarted.await_beats(&[worker.pid()], 3);
@@ -274,7 +256,7 @@ fn a_server_that_is_started_by_hand_takes_over_with_another_configuration() {
     ]);
     command.arg("--socket").arg(server.socket());
     let mut second = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let successor = Successor(second.id());
+    let successor = Successor::with_pid(second.id());
     server.expect(line_with("another server has taken over"));
     server.await_beats(&[worker.pid()], 5);
     wait_until("the other timeout counts", || {
@@ -336,7 +318,7 @@ fn a_new_server_that_dies_or_gives_up_at_any_moment_before_it_reads_leaves_the_o
     assert_eq!(worker.ask("dropped"), "ok 0");
     assert_eq!(server.history(&worker), ["up: first_beat"]);
     // And it hands over to one that lives.
-    let _successor = upgrade(&server);
+    let _successor = server.upgrade();
     server.await_beats(&[worker.pid()], 3);
 }
 
@@ -364,7 +346,7 @@ fn go_on_with(
     command.args(["--take-over", "--stall-after", "1h", "--metrics-addr", "127.0.0.1:0", "--socket"]);
     command.arg(server.socket()).arg("--control-socket").arg(&control);
     let new = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let successor = Successor(new.id());
+    let successor = Successor::with_pid(new.id());
     let (stream, _) = listener.accept().unwrap();
     let peer = HandoverPeer::answer(stream).unwrap();
     drop(listener);
@@ -499,7 +481,7 @@ fn clients_of_http_see_nothing_of_upgrades() {
                 }
             });
         }
-        let successors = (0..5).map(|_| upgrade(&server)).collect();
+        let successors = (0..5).map(|_| server.upgrade()).collect();
         is_over.store(true, Ordering::SeqCst);
         successors
     });
@@ -527,7 +509,7 @@ fn an_alert_that_fires_is_sent_once_and_ended_by_the_new_server() {
     let mut worker = server.start_agent(&["--name", "worker", "--interval-ms", "20"]);
     worker.ask("status critical");
     receiver.await_requests(1);
-    let _successors = [upgrade(&server), upgrade(&server)];
+    let _successors = [server.upgrade(), server.upgrade()];
     server.await_beats(&[worker.pid()], 3);
     worker.ask("status ok");
     let requests = receiver.await_requests(2);
@@ -546,7 +528,7 @@ fn an_episode_of_recovery_goes_on_where_it_was() {
     worker.signal(Signal::Stop);
     let actions = metric("varta_recovery_actions_total").with("result", "done");
     server.expect(actions.with("action", "notify").at_least(1.0));
-    let _successor = upgrade(&server);
+    let _successor = server.upgrade();
     server.expect(agent(&worker).down().because("killed"));
     let notified = [("action", "notify"), ("result", "done")];
     assert_eq!(server.scrape().value("varta_recovery_actions_total", &notified), 1.0);

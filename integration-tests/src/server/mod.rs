@@ -2,6 +2,7 @@
 
 mod options;
 mod scrapes;
+mod upgrade;
 mod verdicts;
 
 use std::fs::{self, Permissions};
@@ -14,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 pub use self::options::Options;
+pub use self::upgrade::Successor;
 use crate::agent_process::AgentProcess;
 use crate::expect::agent;
 use crate::http::{self, Response};
