@@ -11,7 +11,7 @@ use varta_integration_tests::foreign::skip;
 use varta_integration_tests::sys::{self, NOBODY};
 use varta_integration_tests::{
     Ended, Options, Receiver, Scrape, Scratch, Server, Signal, agent, exec_command, line_with, metric,
-    run_to_its_end, server_command,
+    run_to_its_end, server_command, wait_until,
 };
 
 /// `varta-server beat` with these words.
@@ -205,6 +205,56 @@ fn a_run_that_takes_too_long_is_stalled_until_it_ends_and_overlaps_are_counted()
 }
 
 #[test]
+fn an_overlap_is_an_alarm_where_the_job_says_so_until_the_later_run_ends() {
+    let scratch = Scratch::make();
+    let state = with_job(&scratch, "schedule = \"yearly\"\nalarm-on-overlap = true");
+    let server = Server::start(state);
+    say(&server, &["backup", "--start"]);
+    say(&server, &["backup", "--start"]);
+    server.expect(agent("backup").up().because("overlapped"));
+    server.expect(agent("backup").stalled().from("up").because("overlapped"));
+    // The next server knows of it, and what is said meanwhile does not end it.
+    let _successor = server.upgrade();
+    server.expect(metric("varta_agent_alarm").with("agent", "backup").is(1.0));
+    say(&server, &["backup", "--ok"]);
+    server.expect(agent("backup").gone().from("stalled"));
+}
+
+#[test]
+fn the_status_of_a_server_shows_which_jobs_are_late_which_run_and_when_they_are_due() {
+    let scratch = Scratch::make();
+    let text = "[[job]]\nname = \"late\"\nevery = \"1s\"\ngrace = \"1s\"\n\
+                [[job]]\nname = \"yearly\"\nschedule = \"*-01-01 00:00 UTC\"\n";
+    let server = Server::start(Options::from(["--stall-after", "1h"]).config(&scratch, text));
+    server.expect(agent("late").becomes("expected").because("late"));
+    let status = |more: &[&str]| {
+        let mut command = server_command();
+        command.arg("status").args(more).arg("--socket").arg(server.socket());
+        run_to_its_end(command)
+    };
+    wait_until("the alarm is listed", || status(&[]).stdout.contains("missing since"));
+    let ended = status(&[]);
+    let lines: Vec<_> = ended.stdout.lines().filter(|line| line.starts_with("job ")).collect();
+    assert_eq!((ended.status.code(), lines.len()), (Some(1), 2), "{}", ended.stdout);
+    assert!(
+        lines[0].starts_with("job late: late since 20") && lines[0].contains(", next due 20"),
+        "{lines:?}"
+    );
+    assert!(lines[1].starts_with("job yearly: next due 20"), "{lines:?}");
+    assert!(lines[1].ends_with("-01-01T00:00:00.000Z, has not ended yet"), "{lines:?}");
+    say(&server, &["late", "--start"]);
+    wait_until("it runs", || status(&[]).stdout.contains("job late: running since 20"));
+    say(&server, &["late", "--fail"]);
+    wait_until("it has failed", || status(&[]).stdout.contains(", last ended with a failure 20"));
+    let object: serde_json::Value = serde_json::from_str(&status(&["--json"]).stdout).unwrap();
+    assert_eq!((&object["jobs_in_all"], &object["jobs"][0]["name"]), (&2.into(), &"late".into()), "{object}");
+    assert!(
+        object["jobs"][0]["last_end"].is_string() && object["jobs"][0]["last_success"].is_null(),
+        "{object}"
+    );
+}
+
+#[test]
 fn what_exec_declares_is_awaited_when_exec_has_gone() {
     let scratch = Scratch::make();
     let server =
@@ -304,6 +354,7 @@ fn a_job_that_makes_no_sense_is_refused_with_its_line() {
         ("", "needs a schedule, or every"),
         ("schedule = \"daily\"\nevery = \"1d\"", "leave one of them out"),
         ("schedule = \"daily\"\ntimezone = \"Europe/Atlantis\"", "is no time zone"),
+        ("every = \"1d\"\nalarm-on-overlap = false", "is true, or left out"),
         ("every = \"1d\"\nuid = -1", "is no id of a user"),
         ("every = \"1d\"\ngrace = \"1ms\"", "grace: "),
     ] {

@@ -287,6 +287,13 @@ const ROWS: &[Row] = &[
     ),
     ("agents in alarm that the server keeps", &[("10,000", "services/alarms/board.rs", "MAX")]),
     (
+        "jobs that `varta-server status` lists",
+        &[
+            ("500", "services/maintenance/status.rs", "MAX_LISTED_JOBS"),
+            ("20", "services/maintenance/status_command.rs", "SHOWN_JOBS"),
+        ],
+    ),
+    (
         "agents in alarm that `varta-server status` lists",
         &[
             ("500", "services/maintenance/status.rs", "MAX_LISTED"),

@@ -23,6 +23,8 @@ pub struct Job {
     pub grace: Duration,
     /// How long a run may take; `None` for any time.
     pub longest_run: Option<Duration>,
+    /// Whether it is an alarm that a run begins while another is under way.
+    pub alarm_on_overlap: bool,
     /// The user whose agents are its runs; `None` for any that is admitted.
     pub uid: Option<u32>,
 }
@@ -108,6 +110,7 @@ impl DeclaredJob {
                 check_duration(key, span).map_err(|error| error.to_string())?;
             }
         }
-        Ok(Job { name: *name, schedule, grace, longest_run: self.longest_run, uid: Some(uid) })
+        let longest_run = self.longest_run;
+        Ok(Job { name: *name, schedule, grace, longest_run, alarm_on_overlap: false, uid: Some(uid) })
     }
 }

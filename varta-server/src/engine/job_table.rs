@@ -16,7 +16,7 @@ use crate::domain::{Job, Jobs};
 const MAX_ZONE: usize = 64;
 
 /// The keys of a job.
-const JOB_KEYS: [TableKey; 7] = [
+const JOB_KEYS: [TableKey; 8] = [
     TableKey::required("name", KeyKind::Text(AgentName::MAX_LEN), "Name of the agents that are its runs"),
     TableKey::optional(
         "schedule",
@@ -36,6 +36,11 @@ const JOB_KEYS: [TableKey; 7] = [
     TableKey::optional("grace", KeyKind::ANY_DURATION, "How late a run may begin").or("1m"),
     TableKey::optional("longest-run", KeyKind::ANY_DURATION, "How long a run may take"),
     TableKey::optional(
+        "alarm-on-overlap",
+        KeyKind::True,
+        "Whether it is an alarm that a run begins while another is under way",
+    ),
+    TableKey::optional(
         "uid",
         KeyKind::Number(0, u32::MAX - 1),
         "User whose agents are its runs, by default any that may beat",
@@ -49,7 +54,8 @@ impl ReadTables for Jobs {
     const REQUIRED: &[(&str, &str)] = &[("name", "a"), ("schedule", "daily")];
 
     fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
-        let [name, schedule, every, timezone, grace, longest_run, uid] = table.values(&JOB_KEYS)?;
+        let [name, schedule, every, timezone, grace, longest_run, alarm_on_overlap, uid] =
+            table.values(&JOB_KEYS)?;
         let (place, name) = table.name(name)?;
         let name = AgentName::parse(name)
             .map_err(|error| at(place, format!("name: `{}`: {error}", name.escape_debug())))?;
@@ -72,8 +78,14 @@ impl ReadTables for Jobs {
         };
         let grace = grace.map(|value| duration("grace", value)).transpose()?.unwrap_or(Job::DEFAULT_GRACE);
         let longest_run = longest_run.map(|value| duration("longest-run", value)).transpose()?;
+        let alarm_on_overlap = match alarm_on_overlap.map(|value| (value, value.get_ref())) {
+            None => false,
+            Some((_, DeValue::Boolean(true))) => true,
+            Some((value, _)) => return Err(at(value, "alarm-on-overlap: is true, or left out")),
+        };
         let uid = uid.map(number).transpose()?;
-        Jobs::add(self, Job { name, schedule, grace, longest_run, uid }).map_err(|error| at(place, error))
+        Jobs::add(self, Job { name, schedule, grace, longest_run, alarm_on_overlap, uid })
+            .map_err(|error| at(place, error))
     }
 }
 

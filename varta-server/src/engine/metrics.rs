@@ -72,6 +72,7 @@ const CHANGES: [(usize, &[Cause]); 6] = [
             Cause::Unreachable,
             Cause::Panicked,
             Cause::Overran,
+            Cause::Overlapped,
         ],
     ),
     (

@@ -7,7 +7,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::base::Glob;
 use crate::domain::AgentPattern;
-use crate::domain::tracker::{AgentId, AgentStatus, NameCount, NameMatches, Policy, Transition, Verdict};
+use crate::domain::tracker::{
+    AgentId, AgentStatus, JobStatus, NameCount, NameMatches, Policy, Transition, Verdict,
+};
 use crate::engine::handover::GiveAway;
 use crate::engine::state_queue::Event;
 use crate::engine::subscribers::Subscribers;
@@ -38,6 +40,8 @@ pub(crate) enum Query {
     Forget { who: AgentPattern, from: usize, answer: oneshot::Sender<ForgetSlice> },
     /// The selected agents from slot `from` on, and whether each lives; the first slice has the expected ones too.
     Selected { who: AgentPattern, from: usize, answer: oneshot::Sender<SelectedSlice> },
+    /// How each job is.
+    Jobs(oneshot::Sender<Vec<JobStatus>>),
     /// The agents in alarm, from slot `from` on.
     Alarms { from: usize, answer: oneshot::Sender<Alarms> },
     /// Gives the state to another server, while the listeners stand still.

@@ -99,6 +99,8 @@ impl TrackerActor {
     /// The kernel does not report exits any more.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let mut last_turn = self.clock.now();
+        // A run of a job may begin in the first turn, before there was a look at the time.
+        self.tracker.handle_wall_clock(wall_now().into(), last_turn);
         // The hand-over that is to begin.
         let mut asked = None;
         // A single timer, reset only to an earlier time: each beat moves the deadline a little further, and a
@@ -435,6 +437,7 @@ impl TrackerActor {
                 }
                 self.sinks.attach(*subscribers);
             }
+            Query::Jobs(answer) => _ = answer.send(self.tracker.job_statuses()),
             Query::Alarms { from, answer } => _ = answer.send(self.alarms(from)),
             Query::Slice { from, place } => _ = place.send(Event::Slice(self.slice(from))),
         }

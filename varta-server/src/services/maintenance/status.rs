@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use varta_proto::control::AgentName;
 
 use crate::base::clock::{Clock, wall_now};
-use crate::base::time::{MonoTime, millis};
+use crate::base::time::{MonoTime, WallTime, millis};
 use crate::base::version::VERSION;
 use crate::domain::AgentPattern;
 use crate::domain::describe::describe;
-use crate::domain::tracker::Verdict;
+use crate::domain::tracker::{JobStatus, Verdict};
 use crate::engine::query::{Query, population};
 use crate::metrics::faults::Faults;
 use crate::services::alarms::{Alarm, Alarms};
@@ -23,8 +24,14 @@ pub(crate) const MAX_LISTED: usize = 500;
 /// The most bytes of them: an alarm may have thousands, by its dossier.
 const MAX_LISTED_LEN: usize = 3 << 20;
 
-// What else the answer has is short.
-const _: () = assert!(MAX_LISTED_LEN + (64 << 10) <= MAX_RESPONSE_LEN);
+/// The most jobs that are listed.
+pub(crate) const MAX_LISTED_JOBS: usize = 500;
+
+// A job has a name and a few times, and what else the answer has is short.
+const _: () = {
+    let jobs = MAX_LISTED_JOBS * (6 * AgentName::MAX_LEN + 512);
+    assert!(MAX_LISTED_LEN + jobs + (64 << 10) <= MAX_RESPONSE_LEN);
+};
 
 /// What the answer is made of.
 #[derive(Debug)]
@@ -42,6 +49,7 @@ impl StatusDesk {
         let population = population(&self.queries).await?;
         let all = AgentPattern::parse("*").ok()?;
         let acknowledged = acks.list(&all).await?.acknowledged;
+        let jobs = self.jobs().await?;
         let now = self.clock.now();
         let (alarms, count) = self.alarms.worst(MAX_LISTED, now);
         let wall = wall_now();
@@ -65,9 +73,17 @@ impl StatusDesk {
             "faults": faults.lines().collect::<Vec<_>>(),
             "agents": agents,
             "pauses": pauses.look(|list| list.iter().filter(|pause| pause.is_in_force(wall)).count()),
+            "jobs_in_all": jobs.len(),
+            "jobs": jobs.iter().take(MAX_LISTED_JOBS).map(of_job).collect::<Vec<_>>(),
             "alarms_in_all": count,
             "alarms": alarms,
         }))
+    }
+
+    async fn jobs(&self) -> Option<Vec<JobStatus>> {
+        let (answer, answered) = oneshot::channel();
+        self.queries.send(Query::Jobs(answer)).await.ok()?;
+        answered.await.ok()
     }
 
     /// An alarm, in the form that the record of its change has.
@@ -91,6 +107,20 @@ impl StatusDesk {
         fields["acknowledged"] = json!(is_acknowledged);
         fields
     }
+}
+
+fn of_job(job: &JobStatus) -> Value {
+    let text = |at: Option<WallTime>| at.map(|at| at.to_string());
+    json!({
+        "name": &*job.name,
+        "late_since": text(job.late_since),
+        "next_due": text(job.next_due),
+        "running": job.running_since.len(),
+        "running_since": text(job.running_since.first().copied()),
+        "last_end": text(job.last_end),
+        "last_success": text(job.last_success),
+        "last_duration_ms": job.last_duration.map(millis),
+    })
 }
 
 /// The first of these whose texts have at most so many bytes together.

@@ -20,6 +20,9 @@ const IN_ALARM: u8 = 1;
 /// The same where that cannot be told.
 const UNKNOWN: u8 = 2;
 
+/// The most jobs that are shown to a person.
+const SHOWN_JOBS: usize = 20;
+
 /// How the status is shown.
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
@@ -44,6 +47,11 @@ struct Report {
     /// How many, by state.
     agents: serde_json::Map<String, Value>,
     pauses: u64,
+    #[serde(default)]
+    jobs_in_all: u64,
+    /// Those that are late first, then those that are due next.
+    #[serde(default)]
+    jobs: Vec<ReportedJob>,
     alarms_in_all: u64,
     alarms: Vec<ReportedAlarm>,
 }
@@ -55,6 +63,48 @@ struct ReportedAlarm {
     summary: String,
     paused: bool,
     acknowledged: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct ReportedJob {
+    name: String,
+    late_since: Option<String>,
+    next_due: Option<String>,
+    running: u64,
+    running_since: Option<String>,
+    last_end: Option<String>,
+    last_success: Option<String>,
+    last_duration_ms: Option<u64>,
+}
+
+impl ReportedJob {
+    /// A line for a person.
+    fn text(&self) -> String {
+        let Self { name, late_since, next_due, running, running_since, last_end, last_success, .. } = self;
+        let mut parts = Vec::new();
+        if let Some(since) = late_since {
+            parts.push(format!("late since {since}"));
+        }
+        match (running, running_since) {
+            (1, Some(since)) => parts.push(format!("running since {since}")),
+            (runs, Some(since)) => parts.push(format!("{runs} runs since {since}")),
+            (_, None) => {}
+        }
+        if let Some(due) = next_due {
+            parts.push(format!("next due {due}"));
+        }
+        parts.push(match last_end {
+            None => "has not ended yet".to_owned(),
+            Some(end) => {
+                let how = if last_success == last_end { "well" } else { "with a failure" };
+                let took = self.last_duration_ms.map(|took| {
+                    format!(" after {}", humantime::format_duration(Duration::from_millis(took)))
+                });
+                format!("last ended {how} {end}{}", took.unwrap_or_default())
+            }
+        });
+        format!("job {name}: {}", parts.join(", "))
+    }
 }
 
 impl StatusArgs {
@@ -118,6 +168,11 @@ impl Report {
             1 => format!("1 agent: {}", by_state.join(", ")),
             all => format!("{all} agents: {}", by_state.join(", ")),
         });
+        lines.extend(self.jobs.iter().take(SHOWN_JOBS).map(ReportedJob::text));
+        let shown = self.jobs.len().min(SHOWN_JOBS) as u64;
+        if self.jobs_in_all > shown {
+            lines.push(format!("and {} more jobs, due later; --json lists them", self.jobs_in_all - shown));
+        }
         match pauses {
             0 => {}
             1 => lines.push("1 pause is in force".to_owned()),
@@ -168,16 +223,33 @@ mod tests {
             status["alarms_in_all"] = json!(3);
             status["pauses"] = json!(2);
             status["faults"] = json!(["state: /x: no room"]);
+            let end = "2026-11-29T04:10:00Z";
+            let late = json!({
+                "name": "backup", "late_since": "2026-11-30T04:00:00Z", "next_due": "2026-12-01T04:00:00Z", "running": 0,
+                "last_end": end, "last_success": end, "last_duration_ms": 600_000,
+            });
+            let runs = json!({
+                "name": "mail", "next_due": "2026-12-01T04:00:00Z", "running": 2, "running_since": end, "last_end": end,
+            });
+            let mut jobs = vec![late, runs];
+            jobs.resize(25, json!({ "name": "new", "running": 0 }));
+            status["jobs"] = json!(jobs);
+            status["jobs_in_all"] = json!(600);
         })
         .text();
         let expected = "\
 varta-server 1.2.3 on web-1, pid 4711, for 1day 1h 1m 1s: ready
 does not work: state: /x: no room
 11 agents: 10 up, 1 stalled
+job backup: late since 2026-11-30T04:00:00Z, next due 2026-12-01T04:00:00Z, last ended well 2026-11-29T04:10:00Z after 10m
+job mail: 2 runs since 2026-11-29T04:10:00Z, next due 2026-12-01T04:00:00Z, last ended with a failure 2026-11-29T04:10:00Z
+JOBS
+and 580 more jobs, due later; --json lists them
 2 pauses are in force
 down since 2026-11-23T16:00:00Z (paused) (acknowledged): a[1] went?[2J
 and 2 more in alarm
 ";
+        let expected = expected.replace("JOBS", &["job new: has not ended yet"; 18].join("\n"));
         assert_eq!(text, expected);
         let well = report(|status| status["agents"] = json!({})).text();
         assert!(well.ends_with("ready\nno agents\nnobody is in alarm\n"), "{well}");

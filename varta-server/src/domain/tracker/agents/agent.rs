@@ -318,14 +318,14 @@ impl AgentHot {
         self.flags = self.flags.with(SlotFlags::UNAWAITED, is_unawaited);
     }
 
-    /// Whether it is stalled because its run takes too long, which no beat ends.
-    pub(in crate::domain::tracker) const fn has_overrun(&self) -> bool {
-        self.flags.has(SlotFlags::OVERRAN)
+    /// Whether it is stalled because of what its run is to a job, which no beat ends: it takes too long, or overlaps.
+    pub(in crate::domain::tracker) const fn is_held_by_job(&self) -> bool {
+        self.flags.has(SlotFlags::HELD_BY_JOB)
     }
 
-    /// Sets whether its run takes too long.
-    pub(in crate::domain::tracker) const fn set_overran(&mut self, has_overrun: bool) {
-        self.flags = self.flags.with(SlotFlags::OVERRAN, has_overrun);
+    /// Sets whether it is stalled because of its run.
+    pub(in crate::domain::tracker) const fn set_held_by_job(&mut self, is_held: bool) {
+        self.flags = self.flags.with(SlotFlags::HELD_BY_JOB, is_held);
     }
 
     /// Whether the agent is down or gone.

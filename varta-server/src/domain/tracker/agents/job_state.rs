@@ -40,6 +40,21 @@ pub(crate) struct Run {
     pub(crate) key: RunKey,
     pub(crate) started: WallTime,
     pub(crate) has_overrun: bool,
+    /// Whether it is an alarm that it began while another was under way.
+    #[serde(default)]
+    pub(crate) overlap: OverlapAlarm,
+}
+
+/// Whether it is an alarm that a run began while another was under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum OverlapAlarm {
+    /// It did not, or that is none.
+    #[default]
+    None,
+    /// That is to be told.
+    Due,
+    /// That was told.
+    Told,
 }
 
 /// What is known of a job beside what was configured or declared.
@@ -77,6 +92,8 @@ pub(in crate::domain::tracker) enum JobEvent {
     Late { since: Duration },
     /// A run takes longer than it may: it has taken so long.
     Overran { key: RunKey, taken: Duration },
+    /// A run that began so long ago did so while another was under way, which is to be an alarm.
+    Overlapped { key: RunKey, taken: Duration },
 }
 
 impl JobState {
@@ -103,7 +120,8 @@ impl JobState {
         if self.running.len() >= MAX_RUNNING {
             self.running.remove(0);
         }
-        self.running.push(Run { key, started: at, has_overrun: false });
+        let overlap = if overlaps && job.alarm_on_overlap { OverlapAlarm::Due } else { OverlapAlarm::None };
+        self.running.push(Run { key, started: at, has_overrun: false, overlap });
         self.note_begun(job, at);
         overlaps
     }
@@ -181,6 +199,10 @@ impl JobState {
             self.due = job.schedule.next_after(due.max(now.before(job.grace)));
             self.excused = Duration::ZERO;
         }
+        for run in self.running.iter_mut().filter(|run| run.overlap == OverlapAlarm::Due) {
+            run.overlap = OverlapAlarm::Told;
+            events.push(JobEvent::Overlapped { key: run.key, taken: now.since(run.started) });
+        }
         if let Some(longest) = job.longest_run {
             for run in self.running.iter_mut().filter(|run| !run.has_overrun) {
                 let taken = now.since(run.started);
@@ -196,7 +218,7 @@ impl JobState {
 
     /// When [`JobState::check`] has something to find, as far as known by now; `None` for never.
     pub(in crate::domain::tracker) fn next_check(&self, job: &Job) -> Option<WallTime> {
-        if self.is_new {
+        if self.is_new || self.running.iter().any(|run| run.overlap == OverlapAlarm::Due) {
             return Some(WallTime::default());
         }
         let late = self.due.map(|due| due.after(job.grace + self.excused));

@@ -13,7 +13,7 @@ impl SlotFlags {
     pub(super) const PAGE_IS_READ: u8 = 4;
     pub(super) const NOTIFY: u8 = 8;
     pub(super) const UNAWAITED: u8 = 16;
-    pub(super) const OVERRAN: u8 = 32;
+    pub(super) const HELD_BY_JOB: u8 = 32;
 
     /// These flags with one bit set or cleared.
     pub(super) const fn with(self, bit: u8, is_set: bool) -> Self {

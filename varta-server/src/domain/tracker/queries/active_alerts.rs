@@ -24,7 +24,7 @@ impl Tracker {
                 Verdict::Up(_) | Verdict::Gone => Cause::Reported,
                 Verdict::Down => Cause::Exited { code: None },
                 Verdict::Unknown => Cause::ObserverBlind,
-                Verdict::Stalled if slot.has_overrun() => Cause::Overran,
+                Verdict::Stalled if slot.is_held_by_job() => self.held_cause(number),
                 Verdict::Expected | Verdict::Stalled if is_local => Cause::Silent,
                 Verdict::Expected | Verdict::Stalled => Cause::Unreachable,
             };

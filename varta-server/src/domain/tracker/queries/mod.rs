@@ -2,5 +2,6 @@
 
 mod active_alerts;
 mod deadline;
+pub(super) mod jobs;
 mod metrics;
 mod status;

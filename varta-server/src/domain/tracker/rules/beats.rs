@@ -121,7 +121,7 @@ impl Tracker {
         let due = self.adaptive_timeouts.is_on().then(|| self.deadline(number));
         let slot = self.agents.slot_mut(number);
         // A beat that reports something new is never refused for its rate.
-        let was_away = !matches!(slot.verdict, Some(Verdict::Up(_))) && !slot.has_overrun();
+        let was_away = !matches!(slot.verdict, Some(Verdict::Up(_))) && !slot.is_held_by_job();
         let is_news = frame.status != slot.status || frame.is_terminal() || was_away;
         if !is_news && let Some(limited) = self.limit(number, at) {
             let is_next = self.agents.slot_mut(number).note_limited(frame, at);
@@ -211,7 +211,7 @@ impl Tracker {
         let panicked = beat.frame.is_terminal() && !slot.terminal;
         slot.accept(&beat.frame, at);
         let Some(before) = slot.verdict else { return };
-        let is_held = slot.has_overrun();
+        let is_held = slot.is_held_by_job();
         let after = if is_held { before } else { before.next(Event::Beat(beat.frame.status)) };
         if after == before && !panicked {
             return;

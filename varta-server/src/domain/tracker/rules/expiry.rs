@@ -75,7 +75,7 @@ impl Tracker {
             Some(Verdict::Up(_) | Verdict::Unknown | Verdict::Expected) => self.judge(number, now),
             Some(verdict @ (Verdict::Stalled | Verdict::Down | Verdict::Gone)) => {
                 let forget_at = self.forget_at(number, verdict);
-                if self.agents.slot(number).has_overrun() {
+                if self.agents.slot(number).is_held_by_job() {
                     // Its run is still under way.
                     self.wheel.arm(number, now + self.policy.forget_after);
                 } else if now >= forget_at {

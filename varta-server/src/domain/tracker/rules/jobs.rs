@@ -11,7 +11,7 @@ use crate::base::time::{MonoTime, WallTime};
 use crate::domain::beat::Origin;
 use crate::domain::job::{DeclaredJob, Jobs};
 use crate::domain::outcome::FrameOutcome;
-use crate::domain::tracker::agents::job_state::{JobEvent, JobState, RunKey};
+use crate::domain::tracker::agents::job_state::{JobEvent, JobState, OverlapAlarm, RunKey};
 use crate::domain::tracker::agents::jobs::{DeclareFault, JobSnapshot, MAX_DECLARED};
 use crate::domain::tracker::agents::snapshot::{ForgetReason, Forgotten, RegistryChange};
 use crate::domain::tracker::state::{Tracker, TransitionDetails};
@@ -44,7 +44,10 @@ impl Tracker {
                     let grace = self.jobs.get(&name).map_or(Duration::ZERO, |job| job.job.grace);
                     self.transitions.push_back(Transition::of_late(&name, since, grace, now));
                 }
-                JobEvent::Overran { key, taken } => self.note_overrun(&name, key, taken, now),
+                JobEvent::Overran { key, taken } => self.hold_run(&name, key, Cause::Overran, taken, now),
+                JobEvent::Overlapped { key, taken } => {
+                    self.hold_run(&name, key, Cause::Overlapped, taken, now);
+                }
             }
             self.note_job(&name);
         }
@@ -87,14 +90,17 @@ impl Tracker {
             .jobs
             .iter()
             .flat_map(|job| {
-                job.state.running.iter().map(|run| (Arc::clone(&job.name), run.key, run.has_overrun))
+                job.state.running.iter().map(|run| {
+                    let is_held = run.has_overrun || run.overlap == OverlapAlarm::Told;
+                    (Arc::clone(&job.name), run.key, is_held)
+                })
             })
             .collect();
-        for (name, key, has_overrun) in runs {
+        for (name, key, is_held) in runs {
             match self.find_run(&name, key) {
-                Some(number) if has_overrun => {
+                Some(number) if is_held => {
                     let slot = self.agents.slot_mut(number);
-                    slot.set_overran(slot.verdict == Some(Verdict::Stalled));
+                    slot.set_held_by_job(slot.verdict == Some(Verdict::Stalled));
                 }
                 Some(_) => {}
                 None => {
@@ -111,6 +117,12 @@ impl Tracker {
         let RunKey { origin, pid, twin } = key;
         let number = self.find(&AgentId { name: Arc::clone(name), origin, pid, twin })?;
         (self.names.get(self.agents.rest(number).name) == name).then_some(number)
+    }
+
+    /// Whether an agent is a run that is under way.
+    pub(super) fn is_running(&self, number: u32) -> bool {
+        let job = self.jobs.get(self.names.get(self.agents.rest(number).name));
+        job.is_some_and(|job| job.state.has_run(RunKey::of(&self.id(number))))
     }
 
     /// Whether a user may speak for a job of this name, if there is one.
@@ -216,8 +228,16 @@ impl Tracker {
         }
     }
 
-    /// Calls an agent stalled whose run takes longer than it may.
-    fn note_overrun(&mut self, name: &Arc<str>, key: RunKey, taken: Duration, now: MonoTime) {
+    /// The cause for which an agent is stalled whose run no beat makes well.
+    pub(in crate::domain::tracker) fn held_cause(&self, number: u32) -> Cause {
+        let name = self.names.get(self.agents.rest(number).name);
+        let key = RunKey::of(&self.id(number));
+        let run = self.jobs.get(name).and_then(|job| job.state.running.iter().find(|run| run.key == key));
+        if run.is_some_and(|run| !run.has_overrun) { Cause::Overlapped } else { Cause::Overran }
+    }
+
+    /// Calls an agent stalled whose run has taken so long and is not as it may be.
+    fn hold_run(&mut self, name: &Arc<str>, key: RunKey, cause: Cause, taken: Duration, now: MonoTime) {
         let Some(number) = self.find_run(name, key) else {
             if let Some(job) = self.jobs.change(name) {
                 job.state.drop_run(key);
@@ -230,14 +250,14 @@ impl Tracker {
         if after != Verdict::Stalled {
             return;
         }
-        slot.set_overran(true);
+        slot.set_held_by_job(true);
         slot.verdict = Some(after);
         slot.note_fallen(now);
         let rest = self.agents.rest_mut(number);
         rest.stalls = rest.stalls.saturating_add(1);
         self.recount(before, after);
         self.wheel.arm(number, self.forget_at(number, after));
-        self.announce(number, TransitionDetails::new(Some(before), Cause::Overran, now, taken));
+        self.announce(number, TransitionDetails::new(Some(before), cause, now, taken));
     }
 }
 

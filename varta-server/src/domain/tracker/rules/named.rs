@@ -115,27 +115,29 @@ impl Tracker {
 
     /// Records a report as a sign of life, and applies the deadline that follows from it.
     fn note_life(&mut self, number: u32, report: &Report, is_new: bool, at: MonoTime) {
+        let is_overlap = report.event == ReportEvent::Started && self.is_running(number);
         let slot = self.agents.slot_mut(number);
         let silence = at.since(slot.last_beat);
         slot.accept(&report_frame(slot.key.pid), at.max(slot.last_beat));
         let Some(before) = slot.verdict else { return };
         if report.event == ReportEvent::Started {
-            slot.set_overran(false);
+            slot.set_held_by_job(false);
         }
-        let after = if slot.has_overrun() { before } else { before.next(Event::Beat(Status::Ok)) };
+        let after = if slot.is_held_by_job() { before } else { before.next(Event::Beat(Status::Ok)) };
         slot.verdict = Some(after);
         self.recount(before, after);
         self.set_deadline(number, report, is_new || after != before, at);
         if is_new {
             let from = self.mark_seen(number);
             self.announce(number, TransitionDetails { from, ..TransitionDetails::of_first_beat(at) });
+        } else if is_overlap {
+            // The end of the run before was not reported: it is still under way, as far as is known.
+            let silence = if after == before { silence } else { silence + self.end_absence(number) };
+            self.announce(number, TransitionDetails::new(Some(before), Cause::Overlapped, at, silence));
         } else if after != before {
             let silence = silence + self.end_absence(number);
             self.agents.rest_mut(number).inquiry = Inspection::None;
             self.announce(number, TransitionDetails::new(Some(before), Cause::Recovered, at, silence));
-        } else if report.event == ReportEvent::Started && self.jobs.get(report.name.as_str()).is_some() {
-            // The end of the run before was not reported: it is still under way, as far as is known.
-            self.announce(number, TransitionDetails::new(Some(before), Cause::Overlapped, at, silence));
         }
     }
 

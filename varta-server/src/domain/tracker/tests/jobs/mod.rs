@@ -1,6 +1,8 @@
 //! Jobs: runs that do not begin, take too long, fail or overlap.
 
 mod declared;
+mod overlaps;
+mod shown;
 
 use std::sync::Arc;
 
@@ -36,7 +38,7 @@ fn name(text: &str) -> AgentName {
 fn job(schedule: &str) -> Job {
     let schedule = Schedule::parse(schedule, &TimeZone::utc(), |_| None).unwrap();
     let grace = Duration::from_secs(HOUR);
-    Job { name: name("backup"), schedule, grace, longest_run: None, uid: None }
+    Job { name: name("backup"), schedule, grace, longest_run: None, alarm_on_overlap: false, uid: None }
 }
 
 fn policy(job: Job) -> Policy {
@@ -58,7 +60,11 @@ struct Office {
 
 impl Office {
     fn new(job: Job) -> Self {
-        let world = World::with(policy(job));
+        Office::with(policy(job))
+    }
+
+    fn with(policy: Policy) -> Self {
+        let world = World::with(policy);
         let (ahead, behind, now) = (Duration::ZERO, Duration::ZERO, at(0));
         let mut office = Office { world, ahead, behind, now };
         office.turn(at(0));
@@ -248,24 +254,6 @@ fn beats_of_a_process_whose_run_takes_too_long_do_not_end_that_and_its_end_does(
     assert_eq!(office.told(), [(Verdict::Gone, Cause::Exited { code: Some(0) })]);
     let job = office.world.tracker.jobs().next().unwrap();
     assert_eq!((job.state.succeeded, job.state.last_duration), (1, Some(Duration::from_secs(190))));
-}
-
-#[test]
-fn a_run_that_begins_while_another_is_under_way_overlaps() {
-    let mut office = Office::new(job("0 4 * * *"));
-    for (pid, second) in [(PID, 10), (PID + 1, 11)] {
-        office.world.spawn_in("backup", pid, 100 + u64::from(pid));
-        office.pass(second);
-        office.world.hear(Handle::connect(pid, at(second)).next(at(second), Status::Ok));
-    }
-    assert_eq!(office.told(), [STARTED, (UP, Cause::Overlapped)]);
-    let mut named = Office::new(job("0 4 * * *"));
-    named.say(ReportEvent::Started, 10);
-    named.say(ReportEvent::Started, 20);
-    assert_eq!(named.told(), [STARTED, (UP, Cause::Overlapped)]);
-    named.say(ReportEvent::Ended, 30);
-    named.say(ReportEvent::Started, 40);
-    assert_eq!(named.told(), [ENDED, AGAIN]);
 }
 
 #[test]
