@@ -57,6 +57,7 @@ pub mod cli {
     pub use crate::services::alerts::{AlertArgs, UrlText};
     pub use crate::services::audit::{AuditArgs, AuditTask, VerifyArgs};
     pub use crate::services::beat::{BeatArgs, BeatTask};
+    pub use crate::services::doctor::{DoctorArgs, DoctorTask};
     pub use crate::services::events::EventsArgs;
     pub use crate::services::exec::{BeatSource, ExecArgs, ExecTask, RestartPolicy};
     pub use crate::services::heartbeat::HeartbeatArgs;

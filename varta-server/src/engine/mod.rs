@@ -13,6 +13,7 @@ mod process_monitor;
 pub(crate) mod query;
 mod record;
 pub(crate) mod reload;
+pub(crate) mod review;
 mod shm_reads;
 mod standstill;
 pub(crate) mod state_queue;

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::Glob;
 use crate::domain::AgentPattern;
 use crate::domain::tracker::{
-    AgentId, AgentStatus, JobStatus, NameCount, NameMatches, Policy, Transition, Verdict,
+    AgentId, AgentStatus, JobStatus, NameCount, NameMatches, Policy, Review, Transition, Verdict,
 };
 use crate::engine::handover::GiveAway;
 use crate::engine::state_queue::Event;
@@ -42,6 +42,8 @@ pub(crate) enum Query {
     Selected { who: AgentPattern, from: usize, answer: oneshot::Sender<SelectedSlice> },
     /// How each job is.
     Jobs(oneshot::Sender<Vec<JobStatus>>),
+    /// Looks at agents for what may become trouble, from slot `from` on.
+    Review { review: Box<Review>, from: usize, answer: oneshot::Sender<ReviewSlice> },
     /// The agents in alarm, from slot `from` on.
     Alarms { from: usize, answer: oneshot::Sender<Alarms> },
     /// Gives the state to another server, while the listeners stand still.
@@ -119,6 +121,14 @@ pub(crate) struct ForgetSlice {
 pub(crate) struct SelectedSlice {
     /// The agents, and whether each lives.
     pub(crate) agents: Vec<(AgentId, bool)>,
+    /// The slot to continue from; `None` at the end.
+    pub(crate) next: Option<usize>,
+}
+
+/// The response to [`Query::Review`].
+#[derive(Debug)]
+pub(crate) struct ReviewSlice {
+    pub(crate) review: Box<Review>,
     /// The slot to continue from; `None` at the end.
     pub(crate) next: Option<usize>,
 }

@@ -438,6 +438,7 @@ impl TrackerActor {
                 self.sinks.attach(*subscribers);
             }
             Query::Jobs(answer) => _ = answer.send(self.tracker.job_statuses()),
+            Query::Review { review, from, answer } => _ = answer.send(self.review(review, from)),
             Query::Alarms { from, answer } => _ = answer.send(self.alarms(from)),
             Query::Slice { from, place } => _ = place.send(Event::Slice(self.slice(from))),
         }

@@ -63,6 +63,17 @@ impl KernelDrops {
         });
     }
 
+    /// The paths of the sockets that have one, and the addresses of the others.
+    pub(crate) fn places(&self) -> (Vec<String>, Vec<String>) {
+        let (mut paths, mut addresses) = (Vec::new(), Vec::new());
+        self.probes.each(|probe| {
+            let endpoint = probe.endpoint();
+            paths.extend(endpoint.path().map(|path| path.to_string_lossy().into_owned()));
+            addresses.extend(endpoint.address().map(|address| address.to_string()));
+        });
+        (paths, addresses)
+    }
+
     /// The rows of the queues of the sockets, in the text format of Prometheus.
     pub(crate) fn queue_rows(&self) -> String {
         kernel_queues::rows(&self.probes)

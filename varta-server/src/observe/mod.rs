@@ -9,6 +9,7 @@ pub(crate) mod environment;
 pub(crate) mod exit_watcher;
 mod group;
 pub(crate) mod hierarchy;
+pub(crate) mod host_facts;
 pub(crate) mod identify;
 mod kernel_file;
 mod name;

@@ -21,6 +21,7 @@ use crate::base::error::Error;
 use crate::base::files::state_dir::StateDir;
 use crate::base::files::watch::FileWatcher;
 use crate::base::given_sockets::GivenSockets;
+use crate::base::peers::Peers;
 use crate::domain::tracker::{Forgotten, Transition};
 use crate::engine::Feed;
 use crate::engine::handover::{Estate, HandoverRequest, WorkInHand};
@@ -152,6 +153,8 @@ pub(crate) struct Context {
     pub(crate) watcher: FileWatcher,
     /// Sockets that were bound before this server was started.
     pub(crate) given: GivenSockets,
+    /// What the parts of the server send to.
+    pub(crate) peers: Peers,
     /// What of the server does not work at present.
     pub(crate) faults: Faults,
     /// The directory of `--state-dir`, locked for this server.
@@ -185,6 +188,7 @@ impl Context {
             host: host_name().into(),
             watcher: FileWatcher::new(),
             given,
+            peers: Peers::default(),
             faults: Faults::new(&registry),
             registry,
             queries,

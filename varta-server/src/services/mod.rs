@@ -11,6 +11,7 @@ pub mod alerts;
 pub mod audit;
 pub mod beat;
 pub(crate) mod context;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod heartbeat;
@@ -340,7 +341,7 @@ impl Services {
         let audit_writer = audit.start(context)?;
         recovery.start(context, audit_writer.clone(), notifier, &pauses)?;
         events.start(context)?;
-        maintenance.start(context, audit_writer, alarms);
+        maintenance.start(context, audit_writer, alarms, kernel_drops.clone());
         http.start(context, kernel_drops)?;
         heartbeat.start(context);
         systemd.start(context);

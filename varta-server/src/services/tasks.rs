@@ -7,6 +7,7 @@ use clap::Subcommand;
 use crate::base::error::Error;
 use crate::services::audit::AuditTask;
 use crate::services::beat::BeatTask;
+use crate::services::doctor::DoctorTask;
 use crate::services::exec::ExecTask;
 use crate::services::maintenance::MaintenanceTask;
 use crate::services::recording::RecordingTask;
@@ -31,6 +32,9 @@ pub enum Task {
     /// With a word on a job.
     #[command(flatten)]
     Beat(BeatTask),
+    /// With what may be wrong.
+    #[command(flatten)]
+    Doctor(DoctorTask),
     /// With a schedule.
     #[command(flatten)]
     Schedule(ScheduleTask),
@@ -49,6 +53,7 @@ impl Task {
             Task::Audit(task) => task.run()?,
             Task::Beat(task) => task.run()?,
             Task::Exec(task) => return task.run(),
+            Task::Doctor(task) => return task.run(),
             Task::Schedule(task) => return task.run(),
         }
         Ok(ExitCode::SUCCESS)

@@ -29,6 +29,7 @@ pub use self::agents::view::{AgentView, Statistics};
 pub use self::detection::arrival;
 pub use self::policy::Policy;
 pub(crate) use self::queries::jobs::JobStatus;
+pub(crate) use self::queries::review::{Loss, Pace, Review};
 pub(crate) use self::rules::forgetting::Life;
 pub(crate) use self::rules::handover::{TRACKER_STATE_VERSION, TrackerState, TrackerStateRef};
 pub(crate) use self::rules::jobs::JobView;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
 use crate::base::error::Error;
+use crate::base::peers::Peers;
 use crate::services::alerts::alertmanager::Alertmanager;
 use crate::services::alerts::courier::{self, Courier, NoticeReceiver, Setting};
 use crate::services::alerts::delivery::Report;
@@ -22,6 +23,8 @@ use crate::services::alerts::url::AlertUrl;
 const TASK: &str = "task that sends alerts";
 const WEBHOOK: &str = "webhook";
 const MAIL: &str = "mail relay";
+/// The part of the server that sends to Alertmanagers.
+const ALERTMANAGERS: &str = "alertmanagers";
 
 /// All sending tasks.
 pub(super) struct Senders {
@@ -36,6 +39,7 @@ pub(super) struct Senders {
     metrics: AlertMetrics,
     clock: Clock,
     notifier: Notifier,
+    peers: Peers,
     stop: CancellationToken,
 }
 
@@ -71,6 +75,7 @@ impl Senders {
         metrics: AlertMetrics,
         clock: Clock,
         notifier: Notifier,
+        peers: Peers,
         stop: CancellationToken,
     ) -> Self {
         Senders {
@@ -83,12 +88,14 @@ impl Senders {
             metrics,
             clock,
             notifier,
+            peers,
             stop,
         }
     }
 
     /// Sends to these receivers from now on, and to no others. A receiver that stays goes on with what it has.
     pub(super) fn change(&mut self, targets: Targets) -> Changed {
+        self.peers.set(ALERTMANAGERS, targets.alertmanagers.iter().map(AlertUrl::authority).collect());
         self.change_alertmanagers(&targets);
         let Targets { webhook, mail, give_up_after, .. } = targets;
         let (to_webhook, by_mail) = (self.metrics.webhook.clone(), self.metrics.mail.clone());

@@ -70,8 +70,15 @@ impl Alerts {
         let (board, seen) = watch::channel(Arc::new(AlertSnapshot::default()));
         let stop = CancellationToken::new();
         let damping = targets.damping;
-        let mut senders =
-            Senders::new(to_reports, seen, metrics.clone(), context.clock, notifier.clone(), stop.clone());
+        let mut senders = Senders::new(
+            to_reports,
+            seen,
+            metrics.clone(),
+            context.clock,
+            notifier.clone(),
+            context.peers.clone(),
+            stop.clone(),
+        );
         let Changed { receivers, .. } = senders.change(targets);
         let task = AlertTask {
             lifecycle: AlertState::new(receivers, damping, host),

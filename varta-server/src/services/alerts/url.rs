@@ -52,6 +52,12 @@ impl AlertUrl {
         AlertUrl { url, shows_path: self.shows_path }
     }
 
+    /// Its host and port.
+    pub(super) fn authority(&self) -> String {
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        format!("{}:{port}", self.url.host_str().unwrap_or_default())
+    }
+
     /// Checks that the host has an address.
     pub(in crate::services) fn check_host(&self, option: &'static str, host: &mut HostCheck) {
         let name = self.url.host_str().unwrap_or_default();

@@ -131,7 +131,7 @@ pub struct ControlArgs {
 
 impl ControlArgs {
     /// The most likely path of the server's control socket.
-    fn path(&self) -> Result<PathBuf, Error> {
+    pub(crate) fn path(&self) -> Result<PathBuf, Error> {
         let is_none = |path: &Path| path.as_os_str() == NONE;
         if let Some(path) = &self.control_socket {
             if is_none(path) {

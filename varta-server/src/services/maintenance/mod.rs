@@ -10,6 +10,8 @@ mod agent_commands;
 mod client;
 mod command;
 mod control;
+mod examination;
+mod examine;
 mod forget;
 mod json_object;
 pub(in crate::services) mod metrics;
@@ -36,6 +38,9 @@ mod wall_timer;
 
 pub use self::agent_commands::{AckArgs, ForgetArgs, UnackArgs};
 pub use self::command::{ControlArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs};
+pub(crate) use self::examine::{Examination, Told, examine};
+#[cfg(test)]
+pub(crate) use self::examine::{Lossy, Seldom};
 pub(crate) use self::names::NamesOf;
 pub use self::options::{
     ControlSocket, MaintenanceArgs, MaintenanceOptions, PlannedPause, PlannedPauses, Reason,

@@ -55,6 +55,8 @@ pub(super) enum Request {
     Pauses,
     /// Says how the server and its agents are.
     Status,
+    /// Says what a check-up of the server and its agents needs.
+    Examine,
     /// Forgets agents that do not live.
     Forget {
         /// The agents.
@@ -114,6 +116,7 @@ impl Request {
             "resume" => Request::Resume { pattern: parse_pattern(&fields.need_text("pattern")?)? },
             "pauses" => Request::Pauses,
             "status" => Request::Status,
+            "examine" => Request::Examine,
             "forget" => Request::Forget {
                 who: parse_who(&fields.need_text("who")?)?,
                 reason: fields.text("reason")?.map(|text| parse_reason(&text)).transpose()?,
@@ -135,7 +138,7 @@ impl Request {
             other => {
                 let other = other.escape_debug();
                 return Err(format!(
-                    "do: `{other}` is none of pause, resume, pauses, forget, ack, unack, names, status, reload, upgrade"
+                    "do: `{other}` is none of pause, resume, pauses, forget, ack, unack, names, status, examine, reload, upgrade"
                 ));
             }
         };
@@ -158,6 +161,7 @@ impl Request {
             }
             Request::Pauses => json!({ "v": VERSION, "do": "pauses" }),
             Request::Status => json!({ "v": VERSION, "do": "status" }),
+            Request::Examine => json!({ "v": VERSION, "do": "examine" }),
             Request::Forget { who, reason } => json!({
                 "v": VERSION,
                 "do": "forget",
@@ -254,7 +258,7 @@ pub(super) struct Response {
     pub(crate) lines: Vec<String>,
     /// The names that were asked for.
     pub(crate) names: Vec<String>,
-    /// How the server and its agents are.
+    /// How the server and its agents are, or what a check-up needs.
     pub(crate) status: Option<Value>,
 }
 

@@ -78,6 +78,10 @@ impl PauseService {
                 Some(status) => Response { status: Some(status), ..self.done(None, Vec::new()) },
                 None => Response::refused("the server ends"),
             },
+            Request::Examine => match self.server.status.examine(&self.pauses, &self.acks).await {
+                Some(status) => Response { status: Some(status), ..self.done(None, Vec::new()) },
+                None => Response::refused("the server ends"),
+            },
             Request::Forget { who, reason } => {
                 let answer = self.forget.forget(who, reason, uid).await;
                 Response { kept: self.keeper.has_place(), ..answer }

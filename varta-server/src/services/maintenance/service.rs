@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::wall_now;
 use crate::base::error::Error;
+use crate::ingest::kernel_drops::KernelDrops;
 use crate::ingest::socket_place::PlaceKeeper;
 use crate::metrics::faults::Part;
 use crate::services::alarms::Alarms;
@@ -14,6 +15,7 @@ use crate::services::audit::AuditWriter;
 use crate::services::context::Context;
 use crate::services::maintenance::acks::{self, AckRequest};
 use crate::services::maintenance::control::ControlListener;
+use crate::services::maintenance::examination::ServerFacts;
 use crate::services::maintenance::forget::ForgetService;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::{self, PlannedPauses};
@@ -97,7 +99,13 @@ impl Maintenance {
 
     /// Starts the task that lets pauses begin and end, and does what is asked for on the control socket.
     /// `audit` is where what users ask for about agents is recorded, and `alarms` has those who are in alarm.
-    pub(crate) fn start(self, context: &mut Context, audit: AuditWriter, alarms: Alarms) {
+    pub(crate) fn start(
+        self,
+        context: &mut Context,
+        audit: AuditWriter,
+        alarms: Alarms,
+        kernel_drops: KernelDrops,
+    ) {
         let metrics = MaintenanceMetrics::new(&context.registry);
         let keeper = context.place_keeper(Part::ControlSocket);
         let (stop, estate) = (context.stop.clone(), context.estate.clone());
@@ -107,6 +115,12 @@ impl Maintenance {
             host: Arc::clone(&context.host),
             faults: context.faults.clone(),
             queries: context.queries.clone(),
+            facts: ServerFacts {
+                metrics: context.registry.handle(),
+                kernel_drops,
+                peers: context.peers.clone(),
+                state_dir: context.state_dir.as_ref().map(|directory| directory.path().to_path_buf()),
+            },
         };
         let (reloads, handovers) = (context.reloads.clone(), context.handovers.clone());
         let server = ServerDesk { reloads, handovers, status };

@@ -16,6 +16,7 @@ use crate::engine::query::{Query, population};
 use crate::metrics::faults::Faults;
 use crate::services::alarms::{Alarm, Alarms};
 use crate::services::maintenance::acks::AckService;
+use crate::services::maintenance::examination::ServerFacts;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::maintenance::protocol::MAX_RESPONSE_LEN;
 
@@ -41,6 +42,7 @@ pub(super) struct StatusDesk {
     pub(super) host: Arc<str>,
     pub(super) faults: Faults,
     pub(super) queries: mpsc::Sender<Query>,
+    pub(super) facts: ServerFacts,
 }
 
 impl StatusDesk {

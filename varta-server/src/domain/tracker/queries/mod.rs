@@ -4,4 +4,5 @@ mod active_alerts;
 mod deadline;
 pub(super) mod jobs;
 mod metrics;
+pub(super) mod review;
 mod status;

@@ -15,14 +15,18 @@ use super::*;
 use crate::base::clock::wall_now;
 use crate::base::files::atomic::testing::HeldFile;
 use crate::base::files::state_dir::StateDir;
+use crate::base::peers::Peers;
 use crate::domain::AgentPattern;
 use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentId, NameMatches, Twin};
 use crate::engine::query::{ForgetSlice, MatchingSlice, Query};
+use crate::ingest::kernel_drops::KernelDrops;
+use crate::ingest::probes::Probes;
 use crate::metrics::Registry;
 use crate::services::alarms::Alarms;
 use crate::services::audit::AuditWriter;
 use crate::services::context::{Context, Reloader};
+use crate::services::maintenance::examination::ServerFacts;
 use crate::services::maintenance::forget::ForgetService;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::{ControlSocket, PlannedPause};
@@ -43,10 +47,17 @@ fn desk(pauses: &Pauses, directory: Option<&Path>) -> PauseService {
 }
 
 fn desk_with(pauses: &Pauses, directory: Option<&Path>, queries: mpsc::Sender<Query>) -> PauseService {
-    let metrics = MaintenanceMetrics::new(&Registry::for_test());
+    let registry = Registry::for_test();
+    let metrics = MaintenanceMetrics::new(&registry);
     let trail = Trail { audit: AuditWriter::none(), host: "here".into() };
     let (context, _queries) = Context::for_test();
     let status = StatusDesk {
+        facts: ServerFacts {
+            metrics: registry.handle(),
+            kernel_drops: KernelDrops::new(&registry, Probes::default()),
+            peers: Peers::default(),
+            state_dir: None,
+        },
         alarms: Alarms::default(),
         clock: context.clock,
         host: "here".into(),
