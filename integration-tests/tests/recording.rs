@@ -198,3 +198,25 @@ fn a_recording_that_is_broken_or_cut_off_is_reported_with_the_place() {
     assert!(said.contains("none: cannot be read: No such file"), "{said}");
     assert!(refused(&path, &["--max-agents", "1"], 2).contains("--max-agents"));
 }
+
+#[test]
+fn a_replay_draws_gaps_deadlines_and_mistakes_into_a_file_in_the_place_of_an_earlier_one() {
+    let scratch = Scratch::make();
+    let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/formats/0.1/recording.varta");
+    let picture = scratch.write("picture.svg", "an earlier one");
+    let path = picture.to_str().unwrap();
+    let report = replay(&recording, &["--stall-after", "10ms", "--plot", path]);
+    let drawn = fs::read_to_string(&picture).unwrap();
+    assert!(drawn.starts_with("<svg ") && drawn.trim_end().ends_with("</svg>"), "{drawn}");
+    assert_eq!(
+        drawn.matches("<circle").count() as u64,
+        report["verdicts"]["mistakes"].as_u64().unwrap(),
+        "{report}"
+    );
+    for text in ["gaps", "deadlines", "fixed, 10ms"] {
+        assert!(drawn.contains(text), "{text} in {drawn}");
+    }
+    let nowhere = scratch.path("no/picture.svg");
+    let said = refused(&recording, &["--plot", nowhere.to_str().unwrap()], 1);
+    assert!(said.contains("no/picture.svg: cannot be written: ") && said.contains("--plot"), "{said}");
+}

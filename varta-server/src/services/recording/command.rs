@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::base::error::Error;
+use crate::base::files::atomic;
 use crate::base::options::parse_duration;
 use crate::base::progress::Progress;
 use crate::base::stdout::print;
@@ -50,6 +51,12 @@ pub struct ReplayArgs {
     #[command(flatten)]
     pub detector: DetectorArgs,
 
+    /// SVG file to draw the gaps, the deadlines and the mistakes into
+    ///
+    /// One that is there is replaced.
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+
     /// Print one JSON object, with times in seconds
     #[arg(long)]
     pub json: bool,
@@ -62,11 +69,16 @@ impl ReplayArgs {
     ///
     /// When the options make no sense, the recording cannot be read, or nothing can be printed.
     pub fn run(&self) -> Result<(), Error> {
-        let ReplayArgs { ref file, stall_after, ref detector, json } = *self;
+        let ReplayArgs { ref file, stall_after, ref detector, ref plot, json } = *self;
         let arrival = detector.policy()?;
         let progress = Progress::of_command("replaying");
-        let report = replay_showing(&Replay { path: file.clone(), stall_after, arrival }, &progress)?;
+        let replay = Replay { path: file.clone(), stall_after, arrival };
+        let (report, picture) = replay_showing(&replay, &progress, plot.is_some())?;
         drop(progress);
+        if let (Some(plot), Some(picture)) = (plot, picture) {
+            let failed = |error| Error::file(plot, format!("cannot be written: {error}; see --plot"));
+            atomic::replace(plot, picture.as_bytes()).map_err(failed)?;
+        }
         let text = if json { report.to_json() } else { report.to_string() };
         print(&text)
     }

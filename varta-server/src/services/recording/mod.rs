@@ -11,6 +11,8 @@ mod findings;
 mod format;
 pub(in crate::services) mod metrics;
 mod options;
+mod plot;
+mod plot_data;
 mod quantiles;
 mod reader;
 mod replay;

@@ -51,6 +51,21 @@ impl Quantiles {
         (self.count > 0).then_some(Duration::from_nanos(self.most))
     }
 
+    /// Durations in seconds, from the shortest on, each with the share of all that are longer, or as long; to within a
+    /// 256th.
+    pub(super) fn tail(&self) -> Vec<(f64, f64)> {
+        let mut longer = self.count;
+        let filled = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        filled
+            .map(|(place, count)| {
+                let time = Duration::from_nanos(middle(place).clamp(self.least, self.most).max(1));
+                let share = longer as f64 / self.count as f64;
+                longer -= count;
+                (time.as_secs_f64(), share)
+            })
+            .collect()
+    }
+
     /// The duration that `percent` of a hundred do not exceed, to within a 256th.
     pub(super) fn percentile(&self, percent: u64) -> Option<Duration> {
         let rank = (u128::from(self.count) * u128::from(percent)).div_ceil(100).max(1);
@@ -89,6 +104,18 @@ mod tests {
             assert!(place(time) < PLACES && place(time.saturating_sub(1)) <= place(time), "{time}");
         }
         assert_eq!(place(0), 0);
+    }
+
+    #[test]
+    fn the_tail_begins_with_all_and_ends_with_the_longest() {
+        let mut times = Quantiles::default();
+        assert_eq!(times.tail(), []);
+        for millis in [100, 100, 100, 400] {
+            times.add(Duration::from_millis(millis));
+        }
+        let tail = times.tail();
+        assert_eq!(tail.iter().map(|(_, share)| *share).collect::<Vec<_>>(), [1.0, 0.25]);
+        assert!((tail[0].0 - 0.1).abs() < 0.001 && (tail[1].0 - 0.4).abs() < 0.004, "{tail:?}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::domain::tracker::{Cause, Policy, Tracker, Transition, Verdict};
 use crate::engine::InputRecord;
 use crate::engine::options::check_policy;
 use crate::services::recording::findings::{Findings, Mistaken};
+use crate::services::recording::plot_data::PlotData;
 use crate::services::recording::reader::RecordingReader;
 use crate::services::recording::report::{Recorded, Report};
 
@@ -40,15 +41,19 @@ pub struct Replay {
 ///
 /// The policy is invalid, or the file cannot be read or is no recording; the error names the place.
 pub fn replay(replay: &Replay) -> Result<Report, Error> {
-    replay_showing(replay, &Progress::hidden())
+    replay_showing(replay, &Progress::hidden(), false).map(|(report, _)| report)
 }
 
-/// The same, and shows how far it has come.
+/// The same, and shows how far it has come. Also gives the picture as SVG, if that `is_drawn`.
 ///
 /// # Errors
 ///
 /// As for [`replay`].
-pub(super) fn replay_showing(replay: &Replay, progress: &Progress) -> Result<Report, Error> {
+pub(super) fn replay_showing(
+    replay: &Replay,
+    progress: &Progress,
+    is_drawn: bool,
+) -> Result<(Report, Option<String>), Error> {
     let recording = RecordingReader::open(&replay.path)?;
     // It is read twice.
     progress.expect(recording.length.saturating_mul(2));
@@ -60,12 +65,15 @@ pub(super) fn replay_showing(replay: &Replay, progress: &Progress) -> Result<Rep
     };
     check_policy(&policy)?;
     let (recorded, blind_from) = survey(&recording, progress)?;
-    let mut run = Run::new(policy.clone(), blind_from);
+    let mut run = Run::new(policy.clone(), blind_from, is_drawn);
     let mut records = recording.records(progress)?;
     while let Some(record) = records.next()? {
         run.take(record);
     }
-    Ok(run.into_report(replay.path.clone(), &policy, recorded))
+    let plot = run.plot.take();
+    let report = run.into_report(replay.path.clone(), &policy, recorded);
+    let picture = plot.map(|data| report.plot(&data)).transpose()?;
+    Ok((report, picture))
 }
 
 /// Makes a first pass over a recording. Returns its contents in numbers, and the beginnings of its observer
@@ -124,10 +132,12 @@ struct Run {
     blind_from: VecDeque<MonoTime>,
     found: Findings,
     mistaken: HashMap<AgentKey, Mistaken>,
+    /// What a picture is drawn from, if one is.
+    plot: Option<PlotData>,
 }
 
 impl Run {
-    fn new(policy: Policy, blind_from: VecDeque<MonoTime>) -> Self {
+    fn new(policy: Policy, blind_from: VecDeque<MonoTime>, is_drawn: bool) -> Self {
         Run {
             tracker: Tracker::new(policy),
             processes: ProcessTable::default(),
@@ -135,6 +145,7 @@ impl Run {
             blind_from,
             found: Findings::default(),
             mistaken: HashMap::new(),
+            plot: is_drawn.then(PlotData::default),
         }
     }
 
@@ -180,6 +191,9 @@ impl Run {
             return;
         }
         self.found.accepted += 1;
+        if let Some(plot) = &mut self.plot {
+            plot.beat(beat.sender, beat.received_at);
+        }
         if let Some(deadline) = self.tracker.deadline_of(beat.sender) {
             self.found.detection.add(deadline.since(beat.received_at));
         }
@@ -228,6 +242,9 @@ impl Run {
         self.found.taken_back += u64::from(is_taken_back);
         if let Some(lasted) = *mistake {
             self.found.mistakes.add(lasted);
+            if let Some(plot) = &mut self.plot {
+                plot.mistake(transition.at, lasted);
+            }
             let row = self.mistaken.entry(AgentKey::of(agent)).or_default();
             row.agent = match agent.origin.address() {
                 Some(address) => format!("{agent} of {address}"),

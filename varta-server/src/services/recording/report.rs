@@ -9,9 +9,12 @@ use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::Formatter;
 
+use crate::base::error::Error;
 use crate::domain::tracker::Policy;
 use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind, Phi};
 use crate::services::recording::findings::{Findings, Mistaken};
+use crate::services::recording::plot::Plot;
+use crate::services::recording::plot_data::PlotData;
 
 /// The most agents listed by name.
 const NAMED: usize = 10;
@@ -54,6 +57,19 @@ impl Report {
         });
         found.mistaken.truncate(NAMED);
         Report { path, stall_after: policy.stall_after, arrival: policy.arrival, recorded, found }
+    }
+
+    /// The picture of it, from what the replay has gathered for that.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be drawn.
+    pub(super) fn plot(&self, data: &PlotData) -> Result<String, Error> {
+        let Findings { detection, mistakes, .. } = &self.found;
+        let (policy, span) = (self.policy(), self.recorded.span);
+        let plot = Plot { data, detection, mistakes: mistakes.count(), policy: &policy, span };
+        let failed = |fault| Error::Runtime { action: "draw the picture", source: io::Error::other(fault) };
+        plot.to_svg().map_err(failed)
     }
 
     /// False positives for each agent and day of uptime; `None` without uptime.
