@@ -314,7 +314,35 @@ const ROWS: &[Row] = &[
             ("17", "services/maintenance/control.rs", "BACKLOG + 1"),
         ],
     ),
-    ("HTTP connections, one request each", &[("64", "services/http/connections.rs", "connections")]),
+    ("HTTP connections, one request each", &[("320", "services/http/connections.rs", "connections")]),
+    ("streams of changes", &[("256", "services/api/stream.rs", "MAX_STREAMS")]),
+    (
+        "changes that are kept for readers of streams who come back",
+        &[("8,192", "services/api/changes.rs", "MAX_KEPT")],
+    ),
+    (
+        "requests to the API that are answered at once, and how long another waits",
+        &[("32", "services/api/shared.rs", "MAX_READS"), ("5 s", "services/api/routes.rs", "TURN_WITHIN")],
+    ),
+    ("reads of the history at once", &[("2", "services/api/shared.rs", "MAX_DISK_READS")]),
+    ("orders of agents that are kept for a list", &[("16", "services/api/directory.rs", "MAX_ORDERS")]),
+    (
+        "agents of one page of the API, and changes",
+        &[("500", "services/api/list.rs", "MAX_PAGE"), ("500", "services/api/routes.rs", "MAX_CHANGES")],
+    ),
+    ("agents whose day is asked for at once", &[("60", "services/api/routes.rs", "MAX_DAYS")]),
+    (
+        "the query of a request to the API, and its parameters",
+        &[
+            ("8 KiB", "services/api/parameters.rs", "MAX_LEN"),
+            ("100", "services/api/parameters.rs", "MAX_PAIRS"),
+        ],
+    ),
+    ("the body of a request to the API", &[("8 KiB", "services/api/routes.rs", "MAX_BODY_LEN")]),
+    (
+        "requests by HTTP on the control socket that wait",
+        &[("16", "services/http/mod.rs", "LOCAL_CONNECTIONS")],
+    ),
     (
         "how slowly an HTTP client reads",
         &[

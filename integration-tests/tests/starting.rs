@@ -22,7 +22,7 @@ const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. Unit files rely on them.
-const OPTIONS: [&str; 82] = [
+const OPTIONS: [&str; 83] = [
     "socket",
     "socket-mode",
     "notify-socket",
@@ -40,6 +40,7 @@ const OPTIONS: [&str; 82] = [
     "udp-receive-buffer",
     "metrics-addr",
     "metrics-token-file",
+    "api-token-file",
     "metrics-basic-auth-file",
     "metrics-tls-cert",
     "metrics-tls-key",

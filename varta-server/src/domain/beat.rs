@@ -258,6 +258,17 @@ impl Origin {
         matches!(self, Origin::Local | Origin::Notify)
     }
 
+    /// What tells apart agents of one name and pid, where `host` is the name of the host, see [`Origin::host`]: one
+    /// address may have agents on two transports.
+    pub(crate) fn place(self, host: &str) -> String {
+        match self {
+            Origin::Local | Origin::Notify => host.to_owned(),
+            // One that has not come has no pid either.
+            Origin::Named { .. } => format!("named:{host}"),
+            Origin::Udp(_) | Origin::SecureUdp(_) => format!("{}:{host}", self.transport().as_str()),
+        }
+    }
+
     /// The name of the host: its address, or `own` for this host.
     #[must_use]
     pub fn host(self, own: &str) -> String {

@@ -12,6 +12,7 @@ pub(crate) mod options;
 mod process_monitor;
 pub(crate) mod query;
 mod record;
+mod records;
 pub(crate) mod reload;
 pub(crate) mod review;
 mod shm_reads;

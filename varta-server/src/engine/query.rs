@@ -2,13 +2,14 @@
 //! delays beats.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::Glob;
 use crate::domain::AgentPattern;
 use crate::domain::tracker::{
-    AgentId, AgentStatus, JobStatus, NameCount, NameMatches, Policy, Review, Transition, Verdict,
+    AgentId, AgentRecord, AgentStatus, JobStatus, NameCount, NameMatches, Policy, Review, Transition, Verdict,
 };
 use crate::engine::handover::GiveAway;
 use crate::engine::state_queue::Event;
@@ -44,6 +45,9 @@ pub(crate) enum Query {
     Jobs(oneshot::Sender<Vec<JobStatus>>),
     /// Looks at agents for what may become trouble, from slot `from` on.
     Review { review: Box<Review>, from: usize, answer: oneshot::Sender<ReviewSlice> },
+    /// Adds agents to a list, from slot `from` on; the first slice also has the names of expected ones that have not
+    /// come.
+    Records { list: Vec<AgentRecord>, from: usize, answer: oneshot::Sender<RecordSlice> },
     /// The agents in alarm, from slot `from` on.
     Alarms { from: usize, answer: oneshot::Sender<Alarms> },
     /// Gives the state to another server, while the listeners stand still.
@@ -129,6 +133,20 @@ pub(crate) struct SelectedSlice {
 #[derive(Debug)]
 pub(crate) struct ReviewSlice {
     pub(crate) review: Box<Review>,
+    /// The slot to continue from; `None` at the end.
+    pub(crate) next: Option<usize>,
+}
+
+/// The response to [`Query::Records`].
+#[derive(Debug)]
+pub(crate) struct RecordSlice {
+    pub(crate) list: Vec<AgentRecord>,
+    /// In the first slice, the names of expected agents that are overdue, and of jobs that are late.
+    pub(crate) missing: Vec<Arc<str>>,
+    /// In the first slice, the names of expected agents whose time has not run out.
+    pub(crate) awaited: Vec<Arc<str>>,
+    /// The time that the tracker took for it.
+    pub(crate) took: Duration,
     /// The slot to continue from; `None` at the end.
     pub(crate) next: Option<usize>,
 }

@@ -439,6 +439,7 @@ impl TrackerActor {
             }
             Query::Jobs(answer) => _ = answer.send(self.tracker.job_statuses()),
             Query::Review { review, from, answer } => _ = answer.send(self.review(review, from)),
+            Query::Records { list, from, answer } => _ = answer.send(self.records(list, from)),
             Query::Alarms { from, answer } => _ = answer.send(self.alarms(from)),
             Query::Slice { from, place } => _ = place.send(Event::Slice(self.slice(from))),
         }

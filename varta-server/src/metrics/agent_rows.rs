@@ -210,7 +210,7 @@ impl AgentRows {
         body.put_slice(INFO.name.as_bytes());
         body.put_slice(self.labels.strip_suffix(b"} ").unwrap_or(&self.labels));
         let known = [
-            ("unit", agent.unit),
+            ("unit", agent.unit.map(|unit| &**unit)),
             ("cgroup", agent.place.map(|place| &*place.cgroup)),
             ("container", agent.place.and_then(|place| place.container.as_deref())),
             ("version", agent.labels.and_then(|labels| labels.get(VERSION))),

@@ -14,7 +14,7 @@ const MAX_COMMANDS: usize = 256;
 const PER_COMMAND: usize = 6;
 /// The bounds of the connections to the metrics address.
 const MIN_CONNECTIONS: usize = 4;
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 320;
 /// The most files with counts of kills that are kept open.
 const MAX_KILL_COUNTS: usize = 128;
 

@@ -8,6 +8,7 @@
 
 pub(crate) mod alarms;
 pub mod alerts;
+pub(crate) mod api;
 pub mod audit;
 pub mod beat;
 pub(crate) mod context;
@@ -30,6 +31,7 @@ pub mod worked_example;
 use std::future::Future;
 
 use clap::Args;
+use tokio::sync::mpsc;
 
 use self::alerts::{AlertArgs, AlertOptions, service::Alerts};
 use self::audit::{AuditArgs, AuditOptions, service::Audit};
@@ -335,14 +337,17 @@ impl Services {
         let pauses = maintenance.pauses().clone();
         log::service::start(context);
         let alarms = alarms::service::start(context);
+        let history = state.history();
         let state = state.start(context, tracker)?;
         let recorder = recording.start(context)?;
         let notifier = alerts.start(context, &pauses, maintenance.take_ack_requests());
         let audit_writer = audit.start(context)?;
         recovery.start(context, audit_writer.clone(), notifier, &pauses)?;
         events.start(context)?;
-        maintenance.start(context, audit_writer, alarms, kernel_drops.clone());
-        http.start(context, kernel_drops)?;
+        let (to_http, local) = mpsc::channel(http::LOCAL_CONNECTIONS);
+        let desk = maintenance.start(context, audit_writer, alarms.clone(), kernel_drops.clone(), to_http);
+        let sites = api::service::start(context, alarms, desk, history);
+        http.start(context, kernel_drops, sites, local)?;
         heartbeat.start(context);
         systemd.start(context);
         Ok(ForTracker { state, recorder })

@@ -25,6 +25,7 @@ pub use self::agents::request::TrackerRequest;
 pub use self::agents::snapshot::{AgentSnapshot, Fate, ForgetReason, Forgotten, RegistryChange};
 pub use self::agents::status::{AgentStatus, NameCount, NameMatches};
 use self::agents::table::TOGETHER;
+pub(crate) use self::agents::view::AgentRecord;
 pub use self::agents::view::{AgentView, Statistics};
 pub use self::detection::arrival;
 pub use self::policy::Policy;

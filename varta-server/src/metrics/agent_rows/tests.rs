@@ -117,7 +117,8 @@ fn what_is_known_of_an_agent_are_labels_of_one_row_and_what_is_not_is_left_out()
     let labels: Labels =
         [("version", "1.2"), ("team", "pay\"ments"), ("unit", "mine"), ("zone", "")].into_iter().collect();
     let place = ProcessPlace { cgroup: "/a\\b\n".into(), container: Some("4f0c3b1d2e5a".into()) };
-    let known = AgentView { unit: Some("a.service"), labels: Some(&labels), place: Some(&place), ..agent };
+    let known =
+        AgentView { unit: Some(&"a.service".into()), labels: Some(&labels), place: Some(&place), ..agent };
     let expected = r#",unit="a.service",cgroup="/a\\b\n",container="4f0c3b1d2e5a",version="1.2",label_team="pay\"ments",label_unit="mine"} 1"#;
     assert_eq!(row(known), expected);
     assert_eq!(

@@ -38,6 +38,11 @@ impl Alarms {
         self.with(|board| board.worst(most, now))
     }
 
+    /// The alarm of an agent, if it is in alarm.
+    pub(crate) fn of_agent(&self, agent: &AgentId) -> Option<Alarm> {
+        self.with(|board| board.alarms.get(agent).cloned())
+    }
+
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut Board) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

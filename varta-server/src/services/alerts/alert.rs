@@ -119,16 +119,7 @@ impl Named {
     /// The value of the label `instance`, which no two agents have at the same time: name, pid and origin, as
     /// in `billing[4242]@web-1`. One that has not been seen has no pid: `billing@web-1`.
     pub(super) fn instance(&self) -> String {
-        let mut text = self.name.clone();
-        if let Some(pid) = self.id().shown_pid() {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "[{pid}]");
-        }
-        if self.twin != Twin::FIRST {
-            let _ = write!(text, "#{}", self.twin.number());
-        }
-        let _ = write!(text, "@{}", place(self.place, &self.host));
-        text
+        self.id().instance(&self.host)
     }
 
     /// The labels of an alert about the agent: the server's, and then those that the agent set itself.
@@ -160,16 +151,6 @@ impl Named {
             labels.insert(name, value.clone());
         }
         labels
-    }
-}
-
-/// The part of the label `instance` behind the `@`. One address may have agents on two transports.
-pub(super) fn place(origin: Origin, host: &str) -> String {
-    match origin {
-        Origin::Local | Origin::Notify => host.to_owned(),
-        // One that has not come has no pid either.
-        Origin::Named { .. } => format!("named:{host}"),
-        Origin::Udp(_) | Origin::SecureUdp(_) => format!("{}:{host}", origin.transport().as_str()),
     }
 }
 

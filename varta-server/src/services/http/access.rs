@@ -30,6 +30,7 @@ struct Inner {
 #[derive(Debug)]
 pub(super) struct Settings {
     token: Option<Secret>,
+    api_token: Option<Secret>,
     users: Option<Arc<Users>>,
     tls: Option<TlsIdentity>,
     agent_metrics: AgentMetrics,
@@ -37,8 +38,8 @@ pub(super) struct Settings {
 
 impl From<HttpOptions> for Settings {
     fn from(options: HttpOptions) -> Self {
-        let HttpOptions { address: _, token, users, tls, agent_metrics } = options;
-        Settings { token, users: users.map(Arc::new), tls, agent_metrics }
+        let HttpOptions { address: _, token, api_token, users, tls, agent_metrics } = options;
+        Settings { token, api_token, users: users.map(Arc::new), tls, agent_metrics }
     }
 }
 
@@ -75,6 +76,17 @@ impl Access {
         }
     }
 
+    /// Whether a request with these headers may change something.
+    pub(super) fn may_act(&self, headers: &HeaderMap) -> bool {
+        let Credentials::Bearer(shown) = Credentials::of(headers) else { return false };
+        self.read(|settings| settings.api_token.as_ref().is_some_and(|token| token.matches(&shown)))
+    }
+
+    /// Whether who reads need not show anything.
+    pub(super) fn is_open(&self) -> bool {
+        self.read(Settings::is_open)
+    }
+
     /// The schemes by which a client may show who it is, as in the header `WWW-Authenticate`.
     pub(super) fn challenges(&self) -> impl Iterator<Item = &'static str> {
         let [token, users] = self.read(|settings| [settings.token.is_some(), settings.users.is_some()]);
@@ -107,14 +119,23 @@ impl Access {
 }
 
 impl Settings {
+    const fn is_open(&self) -> bool {
+        self.token.is_none() && self.users.is_none()
+    }
+
     /// What can be said without a check of a password, or the users of whom one may have it.
     fn check(&self, credentials: &Credentials) -> Result<Answer, Arc<Users>> {
-        if self.token.is_none() && self.users.is_none() {
+        if self.is_open() {
             return Ok(Answer::Allowed);
         }
         match (credentials, &self.token, &self.users) {
             (Credentials::None, ..) => Ok(Answer::Missing),
             (Credentials::Bearer(shown), Some(token), _) if token.matches(shown) => Ok(Answer::Allowed),
+            (Credentials::Bearer(shown), ..)
+                if self.api_token.as_ref().is_some_and(|token| token.matches(shown)) =>
+            {
+                Ok(Answer::Allowed)
+            }
             (Credentials::Basic(_), _, Some(users)) => Err(Arc::clone(users)),
             (Credentials::Bearer(_) | Credentials::Basic(_) | Credentials::Other, ..) => Ok(Answer::Wrong),
         }

@@ -27,7 +27,7 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) const DEFAULT: Limits = Limits {
-        connections: 64,
+        connections: 320,
         scrapes: 4,
         head_within: Duration::from_secs(5),
         stalled_within: Duration::from_secs(10),

@@ -15,11 +15,17 @@ pub(in crate::services) mod reload;
 mod routes;
 mod scrapes;
 pub(crate) mod service;
+mod sites;
 #[cfg(test)]
 mod tests;
 pub(in crate::services) mod tls;
 mod users;
 
+/// The connections of users of this host that wait for the HTTP service.
+pub(crate) const LOCAL_CONNECTIONS: usize = 16;
+
 pub use self::certificate::TlsIdentity;
 pub use self::options::{HttpArgs, HttpOptions};
+pub(crate) use self::service::EVENT_STREAM;
+pub(crate) use self::sites::{Caller, Sites, problem};
 pub use self::users::Users;

@@ -56,6 +56,13 @@ pub struct HttpArgs {
     #[arg(long, env = "VARTA_METRICS_TLS_KEY", value_name = "FILE")]
     pub metrics_tls_key: Option<PathBuf>,
 
+    /// File with the bearer token of those who may act by the API
+    ///
+    /// Who shows it may pause agents, and read. Without it the API only reads, but on the control socket. It must be
+    /// readable by its owner only.
+    #[arg(long, env = "VARTA_API_TOKEN_FILE", value_name = "FILE", hide_short_help = true)]
+    pub api_token_file: Option<PathBuf>,
+
     /// Agents that have series of their own in /metrics
     #[arg(
         long,
@@ -83,11 +90,13 @@ impl HttpArgs {
             metrics_basic_auth_file,
             metrics_tls_cert,
             metrics_tls_key,
+            api_token_file,
             agent_metrics,
         } = self;
-        let token = metrics_token_file.map(|path| {
+        let [token, api_token] = [metrics_token_file, api_token_file].map(|file| {
+            let path = file?;
             let token = look_ups.find(|| Secret::from_file(&path), Secret::stand_in);
-            faults.value_or(token, Secret::stand_in)
+            Some(faults.value_or(token, Secret::stand_in))
         });
         let users = metrics_basic_auth_file.map(|path| {
             let users = look_ups.find(|| Users::read(&path), Users::nobody);
@@ -105,7 +114,8 @@ impl HttpArgs {
             let read = look_ups.find(|| TlsIdentity::read(&certificate, &key).map(Some), || None);
             faults.value_or(read, || None)
         });
-        faults.finish(HttpOptions { address, token, users, tls, agent_metrics }, HttpOptions::check)
+        faults
+            .finish(HttpOptions { address, token, api_token, users, tls, agent_metrics }, HttpOptions::check)
     }
 }
 
@@ -116,6 +126,8 @@ pub struct HttpOptions {
     pub address: Option<SocketAddr>,
     /// What a client must show to read metrics.
     pub token: Option<Secret>,
+    /// What a client must show to act; `None` if none may.
+    pub api_token: Option<Secret>,
     /// The users whose passwords let a client read metrics, too.
     pub users: Option<Users>,
     /// With what it is served over TLS; `None` for plaintext.

@@ -62,6 +62,8 @@ struct Entry {
 pub(super) struct Reader {
     number: u64,
     has_asked: AtomicBool,
+    /// Whether its answer has pauses of its own, so that its pace says nothing.
+    is_streaming: AtomicBool,
     cut: CancellationToken,
     gone: CancellationToken,
     all: Readers,
@@ -90,7 +92,14 @@ impl Readers {
         let number = present.next;
         present.next += 1;
         let [cut, gone] = [(); 2].map(|()| CancellationToken::new());
-        Reader { number, has_asked: AtomicBool::new(false), cut, gone, all: self.clone() }
+        Reader {
+            number,
+            has_asked: AtomicBool::new(false),
+            is_streaming: AtomicBool::new(false),
+            cut,
+            gone,
+            all: self.clone(),
+        }
     }
 
     /// Cuts off the client that has been slow for the longest time, if one is slow, and waits until it is gone. Whether
@@ -157,6 +166,11 @@ impl Reader {
         self.has_asked.store(true, Ordering::Relaxed);
     }
 
+    /// Notes that its answer goes on without an end: it is slow only while it takes nothing of it.
+    pub(super) fn is_streaming(&self) {
+        self.is_streaming.store(true, Ordering::Relaxed);
+    }
+
     /// Resolves when another is to have its place.
     pub(super) async fn cut(&self) {
         self.cut.cancelled().await;
@@ -185,8 +199,18 @@ impl Reader {
         if self.cut.is_cancelled() {
             return;
         }
+        let slow_from = match self.is_streaming.load(Ordering::Relaxed) {
+            false => progress.slow_from(),
+            true => match progress.stalled_since {
+                Some(since) => since + GRACE,
+                None => {
+                    self.all.lock().readers.remove(&self.number);
+                    return;
+                }
+            },
+        };
         let [cut, gone] = [&self.cut, &self.gone].map(CancellationToken::clone);
-        let entry = Entry { slow_from: progress.slow_from(), cut, gone };
+        let entry = Entry { slow_from, cut, gone };
         self.all.lock().readers.insert(self.number, entry);
         self.all.0.changed.notify_waiters();
     }

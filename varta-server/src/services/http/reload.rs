@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::Type;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::{mpsc, watch};
 
 use crate::base::error::Error;
 use crate::base::given_sockets::GivenSockets;
@@ -102,8 +102,8 @@ impl Place {
     }
 
     /// What accepts connections there.
-    pub(super) fn listener(&self) -> ReplaceableListener {
-        ReplaceableListener::new(self.listening.subscribe())
+    pub(super) fn listener(&self, local: mpsc::Receiver<UnixStream>) -> ReplaceableListener {
+        ReplaceableListener::new(self.listening.subscribe(), local)
     }
 
     fn wanted(&self) -> MutexGuard<'_, Option<SocketAddr>> {

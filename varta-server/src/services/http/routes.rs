@@ -30,6 +30,7 @@ use crate::services::http::metrics::ServerMetrics;
 use crate::services::http::negotiation::{Format, wants_gzip};
 use crate::services::http::readers::Readers;
 use crate::services::http::scrapes::{Kind, Scrapes};
+use crate::services::http::sites::{Guard, Sites};
 use crate::services::http::tls::HandshakeFailures;
 
 /// The longest time for the engine to answer `/readyz`.
@@ -44,6 +45,8 @@ pub(super) struct HttpContext {
     pub(super) readers: Readers,
     pub(super) clock: Clock,
     pub(super) faults: Faults,
+    /// The name of this host.
+    pub(super) host: Arc<str>,
     /// Returns the number of log lines dropped so far.
     pub(super) log_lines_dropped: fn() -> u64,
 }
@@ -54,13 +57,15 @@ struct HttpState {
 }
 
 /// All routes, with so many bodies of scrapes in memory.
-pub(super) fn routes(site: HttpContext, limits: &Limits) -> Router {
+pub(super) fn routes(site: HttpContext, limits: &Limits, sites: Sites) -> Router {
+    let guard = Guard { unauthorized: site.unauthorized.clone(), host: Arc::clone(&site.host) };
     let scrapes = Arc::new(Scrapes::new(limits.scrapes, site.readers.clone()));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Arc::new(HttpState { site, scrapes }))
+        .merge(sites.behind(guard))
 }
 
 /// What answers requests in plaintext where TLS is spoken.
@@ -80,12 +85,22 @@ pub(super) struct Asker {
     pub(super) access: Access,
     /// Where it comes from, where that is known.
     pub(super) address: Option<IpAddr>,
+    /// Whether it came by the control socket, whose users may do everything.
+    pub(super) is_local: bool,
 }
 
 impl Asker {
     /// Whether a request with these headers may read the metrics.
-    async fn check(&self, headers: &HeaderMap) -> Answer {
+    pub(super) async fn check(&self, headers: &HeaderMap) -> Answer {
+        if self.is_local {
+            return Answer::Allowed;
+        }
         self.access.check(headers, self.address).await
+    }
+
+    /// Whether a request with these headers may change something.
+    pub(super) fn may_act(&self, headers: &HeaderMap) -> bool {
+        self.is_local || self.access.may_act(headers)
     }
 }
 

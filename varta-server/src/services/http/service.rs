@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,10 +38,14 @@ use crate::services::http::options::HttpOptions;
 use crate::services::http::readers::{GRACE, Reader, Readers};
 use crate::services::http::reload::{Place, Reload, bind_or_take, listen};
 use crate::services::http::routes::{Asker, HttpContext, PING_WITHIN, refusals, routes};
+use crate::services::http::sites::Sites;
 use crate::services::http::tls::{self, HandshakeFailures, Opened};
 
 /// The most bytes of the head of a request.
 const MAX_HEAD_LEN: usize = 16 << 10;
+
+/// The media type of answers that have no end.
+pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
 /// The capability before it runs: a bound socket, or none.
 #[derive(Debug)]
@@ -70,18 +77,25 @@ impl Http {
         Reload(self.place.clone())
     }
 
-    /// Serves until all else has ended.
+    /// Serves until all else has ended, with `sites` beside the metrics. `local` has the connections of users of this
+    /// host who need not show anything.
     ///
     /// # Errors
     ///
     /// When the runtime cannot watch the socket.
-    pub(crate) fn start(self, context: &mut Context, kernel_drops: KernelDrops) -> Result<(), Error> {
+    pub(crate) fn start(
+        self,
+        context: &mut Context,
+        kernel_drops: KernelDrops,
+        sites: Sites,
+        local: mpsc::Receiver<UnixStream>,
+    ) -> Result<(), Error> {
         let Http { listener, access, place } = self;
         access.warn();
         if let Some(socket) = listener {
             place.take(Some(listen(socket, access)?));
         }
-        let listener = place.listener();
+        let listener = place.listener(local);
         let site = HttpContext {
             queries: context.queries.clone(),
             metrics: ServerMetrics::new(&context.registry, kernel_drops),
@@ -90,6 +104,7 @@ impl Http {
             readers: Readers::new(&context.registry),
             clock: context.clock,
             faults: context.faults.clone(),
+            host: Arc::clone(&context.host),
             log_lines_dropped: logging::lines_dropped,
         };
         let ends = Ends {
@@ -99,7 +114,7 @@ impl Http {
         };
         let limits = Limits::of(context.descriptors.connections);
         context.spawn_last("metrics endpoint", async move {
-            serve(listener, site, limits, ends).await;
+            serve(listener, site, limits, sites, ends).await;
             Ok(())
         });
         Ok(())
@@ -119,12 +134,17 @@ pub(super) struct Ends {
 
 /// Serves until the server stops, and then gives responses in progress a short while; or until another server has
 /// taken over: whoever was accepted before has its answer, and those who come wait for that server.
-pub(super) async fn serve<L: Listener>(listener: L, site: HttpContext, limits: Limits, ends: Ends)
-where
+pub(super) async fn serve<L: Listener>(
+    listener: L,
+    site: HttpContext,
+    limits: Limits,
+    sites: Sites,
+    ends: Ends,
+) where
     L::Stream: Guarded + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (handshake_failures, readers) = (site.handshake_failures.clone(), site.readers.clone());
-    let router = routes(site, &limits);
+    let router = routes(site, &limits, sites);
     let warn = |error: &io::Error| {
         tracing::warn!(
             target: "varta::http",
@@ -136,9 +156,9 @@ where
     let (is_over, cut) = (is_handed_over.child_token(), CancellationToken::new());
     let accepting = accept(&listener, limits.connections, &is_over, warn, &clients, |stream| {
         let deadline = Instant::now() + limits.head_within;
-        let (access, peer) = (stream.access(), L::peer(&stream));
-        let tls = access.tls();
-        let asker = Asker { access, address: peer.map(|peer| peer.ip()) };
+        let (access, peer, is_local) = (stream.access(), L::peer(&stream), stream.is_local());
+        let tls = if is_local { None } else { access.tls() };
+        let asker = Asker { access, address: peer.map(|peer| peer.ip()), is_local };
         let reader = Arc::new(clients.readers.enter());
         let stream = StallGuard::new(stream, limits.stalled_within, Arc::clone(&reader));
         let talk =
@@ -229,7 +249,15 @@ impl Conversation {
             request.extensions_mut().insert(asker.clone());
             let asked = Asked::of(&request);
             let answer = routes.call(request);
-            async move { answer.await.inspect(|answer| asked.debug(answer.status())) }
+            let streaming = Arc::clone(&reading);
+            async move {
+                answer.await.inspect(|answer| {
+                    if answer.headers().get(CONTENT_TYPE).is_some_and(|media| media == EVENT_STREAM) {
+                        streaming.is_streaming();
+                    }
+                    asked.debug(answer.status());
+                })
+            }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())

@@ -28,6 +28,7 @@ use crate::services::http::options::HttpOptions;
 use crate::services::http::readers::{GRACE, Readers};
 use crate::services::http::routes::HttpContext;
 use crate::services::http::service::{Ends, serve};
+use crate::services::http::sites::Sites;
 use crate::services::http::tls::HandshakeFailures;
 
 /// What the stream holds of a response that is not read: less than a scrape.
@@ -81,6 +82,7 @@ impl Server {
             readers: Readers::new(&registry),
             clock: Clock::start(),
             faults: Faults::new(&registry),
+            host: "host".into(),
             log_lines_dropped: || 0,
         };
         let (begin, begun) = watch::channel(0);
@@ -103,7 +105,8 @@ impl Server {
             is_handed_over: CancellationToken::new(),
             last_answers: TaskTracker::new(),
         };
-        let ended = tokio::spawn(serve(Streams(Mutex::new(streams)), site, LIMITS, ends.clone()));
+        let ended =
+            tokio::spawn(serve(Streams(Mutex::new(streams)), site, LIMITS, Sites::default(), ends.clone()));
         Server { connect, begun, ends, ended }
     }
 

@@ -1,13 +1,17 @@
 //! The control socket: reads one request on each connection, and responds. Only the server's user and root
-//! are accepted, by the credentials that the kernel reports.
+//! are accepted, by the credentials that the kernel reports. A connection on which HTTP is spoken is served by the HTTP
+//! service.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener as BoundListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::Type;
+use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -58,7 +62,8 @@ impl ControlListener {
         Ok(ControlListener { options: options.clone(), socket, file, given: given.clone() })
     }
 
-    /// Serves requests until `stop` is cancelled, on another socket where others have removed this one.
+    /// Serves requests until `stop` is cancelled, on another socket where others have removed this one. Connections on
+    /// which HTTP is spoken go to `http`.
     ///
     /// # Errors
     ///
@@ -66,6 +71,7 @@ impl ControlListener {
     pub(super) async fn serve(
         self,
         desk: &Arc<PauseService>,
+        http: &mpsc::Sender<UnixStream>,
         keeper: &PlaceKeeper,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
@@ -86,7 +92,7 @@ impl ControlListener {
                 replaced.cancel();
                 Ok(next)
             };
-            let (connections, next) = tokio::try_join!(present.accept(desk, stop, &replaced), replace)?;
+            let (connections, next) = tokio::try_join!(present.accept(desk, http, stop, &replaced), replace)?;
             match next {
                 Some(next) => present = next,
                 None => {
@@ -103,6 +109,7 @@ impl ControlListener {
     async fn accept(
         self,
         desk: &Arc<PauseService>,
+        http: &mpsc::Sender<UnixStream>,
         stop: &CancellationToken,
         until: &CancellationToken,
     ) -> Result<TaskTracker, Error> {
@@ -123,23 +130,44 @@ impl ControlListener {
             );
         };
         let serve = |stream| {
-            let (desk, stop) = (Arc::clone(desk), stop.clone());
-            async move { converse(stream, &desk, &stop).await }
+            let (desk, http, stop) = (Arc::clone(desk), http.clone(), stop.clone());
+            async move { converse(stream, &desk, &http, &stop).await }
         };
         Ok(accept(&socket, CONNECTIONS, until, warn, &NoRoom, serve).await)
     }
 }
 
 /// Serves one connection.
-async fn converse(stream: UnixStream, desk: &PauseService, stop: &CancellationToken) {
+async fn converse(
+    stream: UnixStream,
+    desk: &PauseService,
+    http: &mpsc::Sender<UnixStream>,
+    stop: &CancellationToken,
+) {
     let answer = match asker(&stream) {
         Ok(uid) => {
+            let read = async {
+                match is_http(&stream).await? {
+                    true => Ok(None),
+                    false => read_line(&stream).await.map(Some),
+                }
+            };
             let read = tokio::select! {
                 () = stop.cancelled() => return,
-                read = timeout(REQUEST_WITHIN, read_line(&stream)) => read,
+                read = timeout(REQUEST_WITHIN, read) => read,
             };
             let request = match read {
-                Ok(read) => read.and_then(|line| Request::parse(&line)),
+                Ok(Ok(None)) => {
+                    tracing::debug!(target: "varta::maintenance", uid, "uid {uid} speaks HTTP on the control socket");
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        // The HTTP service ends after this one.
+                        _ = http.send(stream) => {}
+                    }
+                    return;
+                }
+                Ok(Ok(Some(line))) => Request::parse(&line),
+                Ok(Err(fault)) => Err(fault),
                 Err(_) => Err(format!("did not come within {REQUEST_WITHIN:?}")),
             };
             tracing::debug!(target: "varta::maintenance", uid, "uid {uid} asks on the control socket: {request:?}");
@@ -177,6 +205,15 @@ fn asker(stream: &UnixStream) -> Result<u32, String> {
         }
         Err(error) => Err(format!("the kernel does not say who asks: {error}")),
     }
+}
+
+/// Whether the first byte that comes, which stays in the stream, is that of a method of HTTP and not of a JSON object.
+async fn is_http(stream: &UnixStream) -> Result<bool, String> {
+    let mut first = [0];
+    let peek = || Ok(recv(stream.as_raw_fd(), &mut first, MsgFlags::MSG_PEEK)?);
+    let length = stream.async_io(Interest::READABLE, peek).await;
+    length.map_err(|error| format!("cannot be read: {error}"))?;
+    Ok(first[0].is_ascii_uppercase())
 }
 
 /// Reads one line, up to its newline or the end of the connection.

@@ -10,6 +10,7 @@ mod agent_commands;
 mod client;
 mod command;
 mod control;
+pub(crate) mod desk;
 mod examination;
 mod examine;
 mod forget;

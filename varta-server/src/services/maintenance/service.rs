@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,7 @@ use crate::services::audit::AuditWriter;
 use crate::services::context::Context;
 use crate::services::maintenance::acks::{self, AckRequest};
 use crate::services::maintenance::control::ControlListener;
+use crate::services::maintenance::desk::Desk;
 use crate::services::maintenance::examination::ServerFacts;
 use crate::services::maintenance::forget::ForgetService;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
@@ -99,13 +101,15 @@ impl Maintenance {
 
     /// Starts the task that lets pauses begin and end, and does what is asked for on the control socket.
     /// `audit` is where what users ask for about agents is recorded, and `alarms` has those who are in alarm.
+    /// Connections to it on which HTTP is spoken go to `http`. Gives what others ask by.
     pub(crate) fn start(
         self,
         context: &mut Context,
         audit: AuditWriter,
         alarms: Alarms,
         kernel_drops: KernelDrops,
-    ) {
+        http: mpsc::Sender<UnixStream>,
+    ) -> Desk {
         let metrics = MaintenanceMetrics::new(&context.registry);
         let keeper = context.place_keeper(Part::ControlSocket);
         let (stop, estate) = (context.stop.clone(), context.estate.clone());
@@ -127,7 +131,10 @@ impl Maintenance {
         let trail = Trail { audit, host: Arc::clone(&context.host) };
         let forget = ForgetService { queries: context.queries.clone(), trail };
         let (pauses, has_file) = (self.pauses.clone(), self.file.is_some());
-        let task = self.run(metrics, forget, server, keeper, stop);
+        let Maintenance { file, control, acks, .. } = self;
+        let desk = PauseService::new(pauses.clone(), file, metrics, forget, acks, server);
+        let desk = Desk(Arc::new(desk));
+        let task = run(Arc::clone(&desk.0), control, http, keeper, stop);
         context.spawn("maintenance", async move {
             task.await?;
             if !has_file {
@@ -136,39 +143,37 @@ impl Maintenance {
             }
             Ok(())
         });
+        desk
     }
+}
 
-    /// Runs until `stop` is cancelled.
-    ///
-    /// # Errors
-    ///
-    /// The kernel has no timer left, or the runtime cannot register the socket.
-    async fn run(
-        self,
-        metrics: MaintenanceMetrics,
-        forget: ForgetService,
-        server: ServerDesk,
-        keeper: PlaceKeeper,
-        stop: CancellationToken,
-    ) -> Result<(), Error> {
-        let Maintenance { pauses, file, control, acks, ack_requests: _ } = self;
-        let pause_service = Arc::new(PauseService::new(pauses, file, metrics, forget, acks, server));
-        let serve = async {
-            match control {
-                Some(listener) => listener.serve(&pause_service, &keeper, &stop).await,
-                None => {
-                    stop.cancelled().await;
-                    Ok(())
-                }
+/// Runs until `stop` is cancelled.
+///
+/// # Errors
+///
+/// The kernel has no timer left, or the runtime cannot register the socket.
+async fn run(
+    desk: Arc<PauseService>,
+    control: Option<ControlListener>,
+    http: mpsc::Sender<UnixStream>,
+    keeper: PlaceKeeper,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let serve = async {
+        match control {
+            Some(listener) => listener.serve(&desk, &http, &keeper, &stop).await,
+            None => {
+                stop.cancelled().await;
+                Ok(())
             }
-        };
-        let keep_file = async {
-            pause_service.keep_file(&keeper.watcher, &stop).await;
-            Ok(())
-        };
-        tokio::try_join!(pause_service.keep_time(&stop), serve, keep_file)?;
+        }
+    };
+    let keep_file = async {
+        desk.keep_file(&keeper.watcher, &stop).await;
         Ok(())
-    }
+    };
+    tokio::try_join!(desk.keep_time(&stop), serve, keep_file)?;
+    Ok(())
 }
 
 /// What the file of `--config` plans, read while the server runs.

@@ -20,6 +20,7 @@ pub(in crate::services) mod metrics;
 mod options;
 mod place;
 mod progress;
+mod reader;
 mod reconcile;
 mod registry;
 mod replay_checkpoint;
@@ -32,3 +33,4 @@ mod tests;
 mod writer;
 
 pub use self::options::{StateArgs, StateOptions};
+pub(crate) use self::reader::{HistoryFilter, HistoryReader, HistoryRow, HistoryStep, HistorySteps};

@@ -196,7 +196,7 @@ fn read_row(row: &Row<'_>, absence: &Absence) -> Option<PersistedAgent> {
     Some(PersistedAgent { agent, key: number("key").map(i64::cast_unsigned), boot: text("boot") })
 }
 
-fn parse_origin(text: &str) -> Option<Origin> {
+pub(super) fn parse_origin(text: &str) -> Option<Origin> {
     let address = |text: &str| text.parse::<IpAddr>().ok();
     match text.split_once(' ') {
         None if text == "notify" => Some(Origin::Notify),

@@ -16,7 +16,7 @@ const VERSION: i64 = 5;
 /// `VART`, in the file's `application_id`: a database of another program is never modified.
 const APPLICATION: i64 = 0x5641_5254;
 /// The longest time for which another process with a lock on the database may delay a write.
-const BUSY_FOR: Duration = Duration::from_secs(1);
+pub(super) const BUSY_FOR: Duration = Duration::from_secs(1);
 /// The size to which the write-ahead log is truncated after it was larger, in bytes.
 const JOURNAL_LIMIT: i64 = 16 << 20;
 

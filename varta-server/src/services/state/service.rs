@@ -9,6 +9,7 @@ use crate::ingest::Keyring;
 use crate::services::context::Context;
 use crate::services::state::database::{Limits, PersistedState, StateDatabase};
 use crate::services::state::metrics::StateMetrics;
+use crate::services::state::reader::HistoryReader;
 use crate::services::state::restore::restore;
 
 /// The capability before it runs. Without `--state-dir` it has its metrics and nothing else.
@@ -37,6 +38,11 @@ impl State {
             store = Some((opened, state));
         }
         Ok(State { store, keyring: keyring.clone() })
+    }
+
+    /// The way to read the history while the server runs; `None` without a state directory.
+    pub(crate) fn history(&self) -> Option<HistoryReader> {
+        self.store.as_ref().map(|(store, _)| HistoryReader::new(store.directory.path()))
     }
 
     /// Restores the tracker, and starts the thread that writes. Returns the queue to it, for the tracker's

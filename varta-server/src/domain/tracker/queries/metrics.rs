@@ -59,7 +59,7 @@ impl Tracker {
                 stalls: rest.stalls,
                 false_positives: rest.false_positives(),
                 stall_after: self.stall_after_of(number, rest),
-                unit: self.unit_of(rest).map(|unit| &**unit),
+                unit: self.unit_of(rest),
                 labels: rest.extra.as_ref().map(|extra| &extra.labels),
                 place: self.places.get(number),
             })

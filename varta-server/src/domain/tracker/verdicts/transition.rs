@@ -1,6 +1,6 @@
 //! A transition: a change of verdict, with all that a subscriber needs to know of it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use varta_proto::Status;
 
 use crate::base::time::MonoTime;
+use crate::base::visible::visible_text;
 use crate::domain::beat::Origin;
 use crate::domain::labels::Labels;
 use crate::domain::process::{Dossier, ProcessId};
@@ -129,6 +130,22 @@ impl AgentId {
             (Origin::Named { .. }, _) | (_, 0) => None,
             (_, pid) => Some(pid),
         }
+    }
+
+    /// The text that names it and no other at the same time: name, pid and origin, as in `billing[4242]@web-1`,
+    /// where `own` is the name of this host. One that has not been seen has no pid: `billing@web-1`. Control characters
+    /// are `?`.
+    pub(crate) fn instance(&self, own: &str) -> String {
+        let mut text = visible_text(&self.name);
+        if let Some(pid) = self.shown_pid() {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "[{pid}]");
+        }
+        if self.twin != Twin::FIRST {
+            let _ = write!(text, "#{}", self.twin.number());
+        }
+        let _ = write!(text, "@{}", self.origin.place(&self.origin.host(own)));
+        text
     }
 
     /// The identity of an expected agent that has not come.

@@ -7,7 +7,7 @@ use crate::base::time::{MonoTime, WallTime};
 use crate::domain::describe::{causes_by_count, counted};
 use crate::domain::tracker::Problem;
 use crate::domain::tracker::{Cause, Transition};
-use crate::services::alerts::alert::{Alert, Subject, Texts, place};
+use crate::services::alerts::alert::{Alert, Subject, Texts};
 
 /// A group lasts at least this long after its last member joined, even if none is in alarm. Longer than the
 /// gap between two failures of one incident.
@@ -105,7 +105,7 @@ pub(super) fn incident(problem: Problem, transition: &Transition, host: &str, no
     let origin = transition.agent.origin;
     let (host, state) = (origin.host(host), transition.to.as_str());
     let starts_at = now.at(transition.at);
-    let instance = format!("many[{state} {starts_at}]@{}", place(origin, &host));
+    let instance = format!("many[{state} {starts_at}]@{}", origin.place(&host));
     let labels = [
         ("alertname", problem.group_name()),
         ("severity", problem.severity()),

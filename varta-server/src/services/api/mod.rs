@@ -1,0 +1,16 @@
+//! The API, as docs/API.md has it: what the server knows of its agents, as JSON by HTTP. Lists are read from copies that
+//! all readers share, changes from a ring that has the latest of them, and the past from the state directory: none of it
+//! holds up the tracker.
+
+mod badge;
+mod changes;
+mod directory;
+mod history;
+mod list;
+mod parameters;
+mod routes;
+mod row;
+pub(crate) mod service;
+mod shared;
+mod stream;
+mod uptime;
