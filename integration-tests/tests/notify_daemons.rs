@@ -5,11 +5,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use varta_integration_tests::sys::NOBODY;
 use varta_integration_tests::{
-    AgentProcess, Options, Scratch, Server, Signal, agent, foreign, metric, sys, wait_until,
+    AgentProcess, ExecProcess, Options, Scratch, Server, Signal, agent, exec_command, foreign, metric, sys,
+    wait_for, wait_until,
 };
 
 /// What a daemon does when it is told to end in order.
@@ -69,9 +72,7 @@ impl Daemon {
     /// Starts it, and waits until it is known.
     fn start(&self) -> Running {
         let mut command = foreign::command(&format!("daemons/{}", self.program)).unwrap();
-        let root = foreign::directory().join("daemons");
-        let libraries = ["usr/lib", "lib"].map(|at| root.join(at).join(triplet()).display().to_string());
-        command.env("LD_LIBRARY_PATH", libraries.join(":")).env("PATH", "/usr/bin:/bin");
+        command.env("LD_LIBRARY_PATH", libraries()).env("PATH", "/usr/bin:/bin");
         command.env("NOTIFY_SOCKET", &self.address).stdout(Stdio::null()).stderr(Stdio::null());
         (self.command)(&mut command, &self.scratch);
         let running = Running(command.spawn().unwrap());
@@ -114,6 +115,11 @@ impl Daemon {
 /// As libraries of this architecture are in a directory of.
 fn triplet() -> String {
     format!("{}-linux-gnu", std::env::consts::ARCH)
+}
+
+/// Where the libraries of the daemons are.
+fn libraries() -> String {
+    ["usr/lib", "lib"].map(|at| daemons().join(at).join(triplet()).display().to_string()).join(":")
 }
 
 fn daemons() -> PathBuf {
@@ -295,6 +301,82 @@ fn openvpn_just_ends() {
 }
 
 #[test]
+fn the_kid_of_squid_is_the_service_and_the_next_kid_takes_its_place() {
+    if sys::user() != 0 {
+        return foreign::skip("only root can start squid as another user");
+    }
+    let Some(mut command) = foreign::command("daemons/usr/sbin/squid") else { return };
+    let scratch = Scratch::make();
+    fs::set_permissions(scratch.path("."), fs::Permissions::from_mode(0o777)).unwrap();
+    let address = scratch.path("notify").to_str().unwrap().to_owned();
+    let nobody = NOBODY.to_string();
+    let options = ["--stall-after", "1h", "--notify-socket", &address, "--allow-uid", &nobody];
+    let server = Server::start(Options::from(options).args(["--notify-socket-mode", "0666"]));
+    let at = |place: &str| daemons().join(place).display().to_string();
+    let text = format!(
+        "http_port 127.0.0.1:{}\npid_filename {}\ncache_log /dev/null\naccess_log none\ncache_mem 8 MB\n\
+         icon_directory {}\nerror_directory {}\nmime_table {}\nunlinkd_program {}\npinger_enable off\n\
+         shutdown_lifetime 1 seconds\nnetdb_filename none\n",
+        free_port(),
+        scratch.path("squid.pid").display(),
+        at("usr/share/squid/icons"),
+        at("usr/share/squid/errors/en"),
+        at("usr/share/squid/mime.conf"),
+        at("usr/lib/squid/unlinkd"),
+    );
+    command.arg("--foreground").arg("-f").arg(scratch.write("squid.conf", &text));
+    // As another user from the start: one that changes its user has the kid found without these libraries.
+    command.env("LD_LIBRARY_PATH", libraries()).env("NOTIFY_SOCKET", &address).uid(NOBODY).gid(NOBODY);
+    let mut squid = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let kid = server.expect(agent("squid").over("notify").up()).pid;
+    assert_ne!(kid, squid.pid());
+    sys::send_signal(kid, Signal::Kill).unwrap();
+    server.expect(agent(kid).down().because("killed"));
+    let next = wait_for(|| {
+        let changes = server.transitions();
+        changes.iter().find(|change| change.to == "up" && change.pid != kid).map(|change| change.pid)
+    });
+    let next = next.unwrap();
+    squid.signal(Signal::Terminate);
+    server.expect(agent(next).gone().because("exited"));
+    squid.wait();
+}
+
+#[test]
+fn nats_says_nothing_by_itself_and_is_watched_by_exec() {
+    let Some(nats) = foreign::command("daemons/usr/sbin/nats-server") else { return };
+    let scratch = Scratch::make();
+    let address = scratch.path("notify").to_str().unwrap().to_owned();
+    let server = Server::start(Options::from(["--stall-after", "1h", "--notify-socket", &address]));
+    let program = nats.get_program().to_str().unwrap();
+    let start = || {
+        // It ends with status 1 also when it was asked to.
+        let options = ["--beat=alive", "--every=100ms", "--success-exit-codes=1"];
+        let words = [program, "--addr", "127.0.0.1", "--port", "-1"];
+        let mut command = exec_command(server.socket(), &options, &words);
+        command.env("LD_LIBRARY_PATH", libraries()).env("NOTIFY_SOCKET", &address);
+        let exec = ExecProcess::run(command);
+        server.expect(agent(exec.pid()).over("unix").up());
+        exec
+    };
+    let exec = start();
+    exec.await_said("Server is ready");
+    sys::send_signal(exec.command_pid(), Signal::Stop).unwrap();
+    server.expect(agent(exec.pid()).stalled());
+    sys::send_signal(exec.command_pid(), Signal::Continue).unwrap();
+    server.expect(agent(exec.pid()).up().because("recovered"));
+    exec.signal(Signal::Terminate);
+    server.expect(agent(exec.pid()).gone().because("goodbye"));
+    let exec = start();
+    sys::send_signal(exec.command_pid(), Signal::Kill).unwrap();
+    server.expect(agent(exec.pid()).down().because("killed"));
+    assert!(
+        server.transitions().iter().all(|change| change.transport == "unix"),
+        "it speaks no sd_notify(3)"
+    );
+}
+
+#[test]
 fn a_script_that_uses_systemd_notify_is_the_service() {
     let Some(notify) = foreign::installed("systemd-notify") else { return };
     let scratch = Scratch::make();
@@ -378,6 +460,11 @@ fn gunicorn_is_one_service_with_its_workers() {
     server.expect(agent(arbiter.pid()).gone());
     arbiter.wait();
     assert_eq!(server.transitions().len(), 2, "{:?}", server.transitions());
+}
+
+/// The same of TCP.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A port that was free a moment ago.
