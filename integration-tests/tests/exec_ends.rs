@@ -5,7 +5,7 @@
 use std::os::unix::process::ExitStatusExt;
 
 use varta_integration_tests::{
-    ExecProcess, Scratch, Server, Signal, agent, exec_command, metric, run_to_its_end,
+    ExecProcess, Scratch, Server, Signal, agent, exec_command, line_with, metric, run_to_its_end,
 };
 
 const NO_OPTIONS: [&str; 0] = [];
@@ -29,6 +29,37 @@ fn a_command_that_ends_well_has_said_goodbye_and_one_that_fails_is_down() {
     );
     assert!(failed.stderr.contains("its last line: "), "{}", failed.stderr);
     server.expect(agent("failed").down().because("exited").exit_code(3));
+}
+
+#[test]
+fn the_last_lines_of_what_failed_are_in_the_verdict_unless_its_output_is_secret() {
+    let server = Server::start(NO_OPTIONS);
+    let run = |name, more: &[&str], script| {
+        let options = [&["--beat=alive", "--name", name], more].concat();
+        ExecProcess::start(server.socket(), &options, script).wait()
+    };
+    run("failed", &[], "echo one; printf 'no space \\033[2J left\\n\\n'; exit 3");
+    server.expect(line_with("exited with status 3").with("(\"one | no space \u{fffd}[2J left\")"));
+    run("well", &[], "echo fine");
+    run("secret", &["--no-output"], "echo hidden; exit 3");
+    run("long", &[], "seq 100000; exit 3");
+    server.expect(agent("secret").down());
+    let long = server.expect(line_with("exited with status 3").with(" | 99999 | 100000\")"));
+    drop(long);
+    let all = server.log().lines().join("\n");
+    assert!(!all.contains("hidden") && !all.contains("fine"), "{all}");
+
+    // One that is started again is critical meanwhile, and its words go when it runs.
+    let options = ["--beat=alive", "--every=100ms", "--name=again", "--restart=on-failure"];
+    let scratch = Scratch::make();
+    let flag = scratch.path("flag");
+    let script = format!("test -e {0} && exec sleep 600; touch {0}; echo broken; exit 1", flag.display());
+    let again = ExecProcess::start(server.socket(), &options, &script);
+    server.expect(line_with("it reports critical").with("(\"broken\")"));
+    server.expect(agent("again").up().from("up").with_status("ok").because("reported"));
+    again.signal(Signal::Kill);
+    let down = server.expect(line_with("again[").with("from up to down"));
+    assert!(!format!("{down:?}").contains("broken"), "{down:?}");
 }
 
 #[test]

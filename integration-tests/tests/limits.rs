@@ -252,7 +252,13 @@ const ROWS: &[Row] = &[
             ("32", "domain/tracker/agents/job_state.rs", "MAX_DURATIONS"),
         ],
     ),
-    ("last output of a command of `varta-server exec`", &[("10,000", "services/exec/tail.rs", "KEPT")]),
+    (
+        "last output of a command of `varta-server exec`",
+        &[
+            ("10,000", "services/exec/tail.rs", "KEPT"),
+            ("240", "../../varta-proto/src/control/wire.rs", "MAX_SAID_LEN"),
+        ],
+    ),
     ("lines of `varta-server exec`", &[("20", "services/exec/agent.rs", "MAX_LINES")]),
     (
         "messages of sd_notify that `varta-server exec`",

@@ -203,6 +203,7 @@ fn is_legal_body(kind: u8, mut body: &[u8]) -> bool {
                 (1..=if *tag == 10 { 255 } else { 64 }).contains(&text.len())
                     && !text.contains(char::is_control)
             }),
+            14 => value.len() <= 240 && std::str::from_utf8(value).is_ok(),
             _ => true,
         };
         if !legal {
@@ -298,7 +299,7 @@ proptest! {
 
     #[test]
     fn unknown_tags_are_passed_over(
-        said in said(), tag in 14..=u8::MAX, value in vec(any::<u8>(), 0..30), place in any::<Index>(),
+        said in said(), tag in 15..=u8::MAX, value in vec(any::<u8>(), 0..30), place in any::<Index>(),
     ) {
         let mut out = [0; MAX_CONTROL_LEN];
         let wire = said.encode(&mut out);
@@ -453,6 +454,6 @@ fn debug_shows_every_field() {
         shown,
         "Control { kind: Hello, pid: 4242, timestamp: 5, nonce: 6, session: d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1, \
          name: Some(\"billing-worker\"), interval_ms: None, stall_after_ms: None, labels: {\"zone\": \"a\"}, \
-         unsent: None, reason: None, busy_for_ms: None, event: None, declaration: None }"
+         unsent: None, reason: None, busy_for_ms: None, event: None, declaration: None, said: None }"
     );
 }

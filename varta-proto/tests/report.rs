@@ -27,6 +27,7 @@ fn event() -> impl Strategy<Value = ReportEvent> {
         Just(ReportEvent::Ended),
         option::of(any::<u8>()).prop_map(|status| ReportEvent::Failed { status }),
         Just(ReportEvent::Declared),
+        Just(ReportEvent::Said),
     ]
 }
 
@@ -37,12 +38,14 @@ proptest! {
         stall_after_ms in option::of(any::<u32>()),
         texts in option::of(("\\PC{1,60}", option::of("[A-Za-z/_]{1,64}"))),
         grace_ms in option::of(any::<u64>()), longest_run_ms in option::of(any::<u64>()),
+        said in option::of("\\PC{0,300}"),
     ) {
         let name = AgentName::parse(&name).unwrap();
         let declaration = texts.as_ref().and_then(|(schedule, zone)| {
             declared(schedule, zone.as_deref(), (grace_ms, longest_run_ms))
         });
-        let report = Report { stall_after_ms, declaration, ..Report::new(pid, session, &name, event) };
+        let said = said.as_deref();
+        let report = Report { stall_after_ms, declaration, said, ..Report::new(pid, session, &name, event) };
         let mut out = [0; MAX_CONTROL_LEN];
         let encoded = report.encode(&mut out);
         prop_assert!(![32, 60, 64].contains(&encoded.len()));
@@ -51,6 +54,12 @@ proptest! {
         prop_assert_eq!((control.name(), control.event()), (Some(&name), Some(event)));
         prop_assert_eq!(control.stall_after_ms(), stall_after_ms);
         prop_assert_eq!(control.declaration(), declaration);
+        let sent = said.filter(|_| declaration.is_none());
+        prop_assert_eq!(control.said().is_some(), sent.is_some());
+        if let (Some(came), Some(sent)) = (control.said(), sent) {
+            prop_assert!(sent.starts_with(came) && came.len() <= Report::MAX_SAID_LEN);
+            prop_assert!(came == sent || came.len() > Report::MAX_SAID_LEN - 4);
+        }
     }
 }
 

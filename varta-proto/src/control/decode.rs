@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use super::wire::{CONTROL_MAGIC, CONTROL_VERSION, MAX_CONTROL_LEN, split_entry, tag};
+use super::wire::{CONTROL_MAGIC, CONTROL_VERSION, MAX_CONTROL_LEN, MAX_SAID_LEN, split_entry, tag};
 use super::{AgentName, ControlKind, Declaration, EncodedControl, GoodbyeReason, Label, Labels, MAX_LABELS};
 use crate::{DecodeError, crc32c};
 
@@ -295,6 +295,7 @@ impl fmt::Debug for Control<'_> {
             .field("busy_for_ms", &self.busy_for_ms())
             .field("event", &self.event())
             .field("declaration", &self.declaration())
+            .field("said", &self.said())
             .finish()
     }
 }
@@ -391,6 +392,9 @@ impl Entries {
                 },
                 tag::SCHEDULE => check_text(value, Declaration::MAX_SCHEDULE_LEN)?,
                 tag::TIMEZONE => check_text(value, Declaration::MAX_TIMEZONE_LEN)?,
+                tag::SAID => {
+                    core::str::from_utf8(value).ok().filter(|said| said.len() <= MAX_SAID_LEN)?;
+                }
                 tag::GRACE => set_first(&mut entries.grace_ms, read_u64(value)?),
                 tag::LONGEST_RUN => set_first(&mut entries.longest_run_ms, read_u64(value)?),
                 // Padding, and entries of later versions.

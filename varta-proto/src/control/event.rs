@@ -25,6 +25,8 @@ pub enum ReportEvent {
     },
     /// Nothing happened: the report only declares when it is to happen.
     Declared,
+    /// Nothing happened: the report has words of the process that sends it, and is about the agent that this is.
+    Said,
 }
 
 impl ReportEvent {
@@ -40,6 +42,7 @@ impl ReportEvent {
             Self::Ended => "ended",
             Self::Failed { .. } => "failed",
             Self::Declared => "declared",
+            Self::Said => "said",
         }
     }
 
@@ -52,6 +55,7 @@ impl ReportEvent {
             Self::Failed { status: None } => ([3, 0], 1),
             Self::Failed { status: Some(status) } => ([3, status], 2),
             Self::Declared => ([4, 0], 1),
+            Self::Said => ([5, 0], 1),
         }
     }
 
@@ -64,6 +68,7 @@ impl ReportEvent {
             ([3, _], 1) => Some(Self::Failed { status: None }),
             ([3, status], 2) => Some(Self::Failed { status: Some(status) }),
             ([4, _], 1) => Some(Self::Declared),
+            ([5, _], 1) => Some(Self::Said),
             _ => None,
         }
     }

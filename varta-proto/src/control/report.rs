@@ -1,7 +1,7 @@
 //! Reports: what a process says of something that is known by its name alone, and not by a process.
 
 use super::encode::BodyWriter;
-use super::wire::{MAX_CONTROL_LEN, MIN_CONTROL_LEN, split_entry, tag};
+use super::wire::{MAX_CONTROL_LEN, MAX_SAID_LEN, MIN_CONTROL_LEN, split_entry, tag};
 use super::{AgentName, Control, ControlKind, Declaration, EncodedControl, ReportEvent};
 
 /// What a process says of something that is known by its name alone, such as a job of cron: the process that
@@ -32,16 +32,23 @@ pub struct Report<'a> {
     pub stall_after_ms: Option<u32>,
     /// When it is to happen.
     pub declaration: Option<Declaration<'a>>,
+    /// Words about it, of which the first [`MAX_SAID_LEN`](Self::MAX_SAID_LEN) bytes are sent; with a declaration none are.
+    pub said: Option<&'a str>,
 }
 
 /// The whole report fits in any case.
 const _: () = {
     let texts = (2 + Declaration::MAX_SCHEDULE_LEN) + (2 + Declaration::MAX_TIMEZONE_LEN);
-    let body = (2 + 16) + (2 + AgentName::MAX_LEN) + (2 + 2) + (2 + 4) + texts + 2 * (2 + 8);
+    let times = 2 * (2 + 8);
+    let more = if Report::MAX_SAID_LEN > texts + times { 2 + Report::MAX_SAID_LEN } else { texts + times };
+    let body = (2 + 16) + (2 + AgentName::MAX_LEN) + (2 + 2) + (2 + 4) + more;
     assert!(MIN_CONTROL_LEN + body + 2 <= MAX_CONTROL_LEN, "one padding entry included");
 };
 
 impl<'a> Report<'a> {
+    /// The maximum length of what is said, in bytes.
+    pub const MAX_SAID_LEN: usize = MAX_SAID_LEN;
+
     /// Creates a report with the required fields; the optional ones are unset.
     ///
     /// ```
@@ -49,10 +56,10 @@ impl<'a> Report<'a> {
     ///
     /// let name = AgentName::parse("backup").unwrap();
     /// let report = Report::new(4242, [0xd1; 16], &name, ReportEvent::Started);
-    /// assert_eq!((report.stall_after_ms, report.declaration), (None, None));
+    /// assert_eq!((report.stall_after_ms, report.declaration, report.said), (None, None, None));
     /// ```
     pub const fn new(pid: u32, session: [u8; 16], name: &'a AgentName, event: ReportEvent) -> Self {
-        Self { pid, session, name, event, stall_after_ms: None, declaration: None }
+        Self { pid, session, name, event, stall_after_ms: None, declaration: None, said: None }
     }
 
     /// Writes the datagram into `out`, and returns the part of `out` that it takes.
@@ -66,7 +73,7 @@ impl<'a> Report<'a> {
     /// assert_eq!(&datagram[..4], b"VC\x01\x04");
     /// ```
     pub fn encode<'o>(&self, out: &'o mut [u8; MAX_CONTROL_LEN]) -> EncodedControl<'o> {
-        let &Self { pid, session, name, event, stall_after_ms, declaration } = self;
+        let &Self { pid, session, name, event, stall_after_ms, declaration, said } = self;
         let mut body = BodyWriter::new(out);
         body.push(tag::SESSION, &session);
         body.push(tag::NAME, name.as_bytes());
@@ -78,9 +85,17 @@ impl<'a> Report<'a> {
             body.push_optional(tag::TIMEZONE, declaration.timezone());
             body.push_optional(tag::GRACE, declaration.grace_ms.map(u64::to_le_bytes));
             body.push_optional(tag::LONGEST_RUN, declaration.longest_run_ms.map(u64::to_le_bytes));
+        } else if let Some(said) = said {
+            body.push(tag::SAID, cut(said, Self::MAX_SAID_LEN).as_bytes());
         }
         body.finish(ControlKind::Report, pid, 0, 0)
     }
+}
+
+/// The characters of a text that have at most so many bytes together.
+fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 impl<'a> Control<'a> {
@@ -118,6 +133,21 @@ impl<'a> Control<'a> {
         declaration.grace_ms = self.entries.grace_ms;
         declaration.longest_run_ms = self.entries.longest_run_ms;
         Some(declaration)
+    }
+
+    /// Returns the words of a [`Report`], if it has some.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let name = AgentName::parse("backup")?;
+    /// let mut report = Report::new(4242, [7; 16], &name, ReportEvent::Said);
+    /// report.said = Some("no space left on device");
+    /// assert_eq!(Control::decode(&report.encode(&mut out))?.said(), report.said);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn said(&self) -> Option<&'a str> {
+        self.text(tag::SAID)
     }
 
     /// The first text with this tag. Decoding has checked all of them.

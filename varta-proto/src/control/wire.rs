@@ -32,6 +32,9 @@ pub(super) const MAX_HELLO_FIELDS_LEN: usize = {
     session + name + interval + stall_after + unsent + busy_for
 };
 
+/// The maximum length of the words in a Report, in bytes.
+pub(super) const MAX_SAID_LEN: usize = 240;
+
 /// The tags of the entries in a body.
 pub(super) mod tag {
     pub(crate) const PADDING: u8 = 0;
@@ -48,6 +51,7 @@ pub(super) mod tag {
     pub(crate) const TIMEZONE: u8 = 11;
     pub(crate) const GRACE: u8 = 12;
     pub(crate) const LONGEST_RUN: u8 = 13;
+    pub(crate) const SAID: u8 = 14;
 }
 
 /// Splits a body into its first entry's tag, that entry's value, and the rest; `None` if the entry extends

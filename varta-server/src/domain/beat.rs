@@ -69,6 +69,9 @@ pub enum ControlMessage {
     Notification(Notification),
     /// A process says something of an agent that is known by its name alone.
     Report(Report),
+    /// Words of the agent for people, which may be empty: at most
+    /// [`MAX_SAID_LEN`](varta_proto::control::Report::MAX_SAID_LEN) bytes.
+    Said(Arc<str>),
 }
 
 /// What a service said by sd_notify(3), as far as it concerns its agent.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
+use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind, ReportEvent};
 use varta_proto::{DecodeError, FRAME_LEN, Frame};
 
+use crate::base::visible::visible_text;
 use crate::domain::beat::{ControlMessage, Hello};
 use crate::domain::job::DeclaredJob;
 use crate::domain::report::Report;
@@ -33,13 +34,17 @@ impl Message {
         Ok((frame.pid, Message::Beat(frame)))
     }
 
-    /// Decodes a report.
+    /// Decodes a report. One with words is about the agent that its sender is.
     pub(super) fn decode_report(payload: &[u8]) -> Result<(u32, Message), DecodeError> {
         let control = Control::decode(payload)?;
         // An event of a later version is no word of this one's.
         let (Some(name), Some(event)) = (control.name(), control.event()) else {
             return Err(DecodeError::BadBody);
         };
+        if event == ReportEvent::Said {
+            let said = control.said().ok_or(DecodeError::BadBody)?;
+            return Ok((control.pid(), Message::Control(ControlMessage::Said(visible_text(said).into()))));
+        }
         let stall_after = control.stall_after_ms().map(|millis| Duration::from_millis(u64::from(millis)));
         let millis = |millis: Option<u64>| millis.map(Duration::from_millis);
         let declared = control.declaration().map(|declaration| DeclaredJob {

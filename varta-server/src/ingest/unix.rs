@@ -120,7 +120,7 @@ fn decode_attach(payload: &[u8]) -> Result<(u32, Message), DecodeError> {
 #[cfg(test)]
 mod tests {
     use tokio::sync::watch;
-    use varta_proto::control::{Attach, MAX_CONTROL_LEN};
+    use varta_proto::control::{AgentName, Attach, MAX_CONTROL_LEN, Report, ReportEvent};
     use varta_proto::{Frame, Status};
 
     use super::*;
@@ -135,15 +135,19 @@ mod tests {
         Frame::new(Status::Ok, pid, 10, 1, 0).to_bytes()
     }
 
-    fn outcome(payload: &[u8], change: impl FnOnce(&mut Datagram<'_>)) -> FrameOutcome {
-        let mut datagram = Datagram {
+    fn of_us(payload: &[u8]) -> Datagram<'_> {
+        Datagram {
             payload,
             truncated: false,
             extra_ancillary: false,
             has_descriptor: false,
             credentials: Some(US),
             source: None,
-        };
+        }
+    }
+
+    fn outcome(payload: &[u8], change: impl FnOnce(&mut Datagram<'_>)) -> FrameOutcome {
+        let mut datagram = of_us(payload);
         change(&mut datagram);
         judged(&datagram).map_or_else(|refused| refused, |_| FrameOutcome::Accepted)
     }
@@ -198,6 +202,21 @@ mod tests {
         let is_refused =
             |bytes: &[u8]| matches!(Message::decode(bytes), Err(DecodeError::BadKind { actual: 3 }));
         assert!(is_refused(&of_another), "on every other way");
+    }
+
+    #[test]
+    fn a_report_is_about_its_name_and_words_are_about_who_sends_them() {
+        let name = AgentName::parse("backup").unwrap();
+        let mut room = [0; MAX_CONTROL_LEN];
+        let mut report = Report::new(US.pid, [7; 16], &name, ReportEvent::Started);
+        let sender_of = |payload: &[u8]| judged(&of_us(payload)).map(|(sender, _)| sender);
+        assert_eq!(sender_of(&report.encode(&mut room)), Ok(Sender::named(US.uid)));
+        report.event = ReportEvent::Said;
+        assert_eq!(sender_of(&report.encode(&mut room)), Err(FrameOutcome::Malformed(DecodeError::BadBody)));
+        report.said = Some("a\nb");
+        let (sender, message) = judged(&of_us(&report.encode(&mut room))).unwrap();
+        assert_eq!(sender, Sender::local(US.pid));
+        assert_eq!(message, Message::Control(ControlMessage::Said("a?b".into())));
     }
 
     #[test]

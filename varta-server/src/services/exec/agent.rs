@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use nix::unistd::geteuid;
 use varta_agent::{Admission, BeatOutcome, DropReason, GoodbyeReason, Status, Varta};
 use varta_proto::address::candidate_socket_paths;
-use varta_proto::control::{AgentName, Label};
+use varta_proto::control::{AgentName, Label, ReportEvent};
 
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::rate_limit::{RateLimit, Usage};
 use crate::base::time::{MonoTime, nanos};
+use crate::services::beat::ReportSender;
 use crate::services::exec::declaring::Declaring;
 use crate::services::exec::options::ExecOptions;
 
@@ -38,6 +39,8 @@ pub(super) struct Agent {
     left_out: u64,
     /// How often the command was started again: what each beat carries.
     restarts: u32,
+    reports: ReportSender,
+    has_told: bool,
 }
 
 /// What a handle tells the server of the agent.
@@ -89,6 +92,8 @@ impl Agent {
             said: Usage::default(),
             left_out: 0,
             restarts: 0,
+            reports: ReportSender::new(options.socket.as_ref()),
+            has_told: false,
         })
     }
 
@@ -180,9 +185,20 @@ impl Agent {
         let _ = self.handle.busy_for(span);
     }
 
-    /// The command was started again.
+    /// The command was started again. What was told of the one before ends.
     pub(super) fn count_restart(&mut self) {
         self.restarts = self.restarts.saturating_add(1);
+        if self.has_told {
+            self.tell("");
+        }
+    }
+
+    /// Tells the server what a person should read beside a verdict; nothing if that is empty. A server that is away, or
+    /// whose queue is full, does not learn of it.
+    pub(super) fn tell(&mut self, words: &str) {
+        let Ok(mut report) = self.reports.report(&self.introduction.name, ReportEvent::Said) else { return };
+        report.said = Some(words);
+        self.has_told = self.reports.try_send(&report) && !words.is_empty();
     }
 
     /// The command has ended well, or as it was asked to.

@@ -211,6 +211,11 @@ impl Output {
         }
     }
 
+    /// The last lines of what was printed, of at most so many bytes together, if it is kept.
+    pub(super) fn last_words(&self, most: usize) -> Option<String> {
+        self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner).last_words(most)
+    }
+
     /// The last line of what was printed, if it is kept.
     pub(super) fn last_line(&self) -> Option<String> {
         self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner).last_line()

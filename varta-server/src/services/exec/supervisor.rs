@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use varta_agent::Status;
+use varta_proto::control::Report;
 
 use crate::base::backoff::{Backoff, MAX_DELAY};
 use crate::base::children::{JobChange, OwnChild, reap_adopted};
@@ -327,6 +328,9 @@ impl Supervisor {
             RestartPolicy::OnFailure => !is_success,
             RestartPolicy::Always => true,
         };
+        if !is_success && let Some(words) = self.output.last_words(Report::MAX_SAID_LEN) {
+            self.agent.tell(&words);
+        }
         let last_line = self.output.last_line().filter(|_| !is_success);
         let last_line = last_line.map(|line| format!("; its last line: {line}")).unwrap_or_default();
         let told = format!("{ending} after {}", humantime::format_duration(in_millis(lasted)));

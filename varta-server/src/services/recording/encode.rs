@@ -132,6 +132,8 @@ pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
             let (short, nonce) = (status.map_or(0, u32::from), stall_after.map_or(0, millis));
             Fields { detail, short, nonce, flags, ..fields }.put(out);
         }
+        // Words influence no verdict, and are not recorded.
+        ControlMessage::Said(_) => {}
         ControlMessage::Attach => Fields::of_sender(kind::ATTACH, received_at, sender).put(out),
         ControlMessage::Notification(notification) => {
             // The status influences no verdict, and is not recorded.

@@ -74,7 +74,13 @@ impl Tracker {
                     }
                 };
             }
-            (None, ControlMessage::Goodbye { .. } | ControlMessage::Attach) => {
+            (Some(number), ControlMessage::Said(said)) => {
+                if let Some(limited) = self.limit(number, at) {
+                    return limited;
+                }
+                self.note_words(number, said);
+            }
+            (None, ControlMessage::Goodbye { .. } | ControlMessage::Attach | ControlMessage::Said(_)) => {
                 return FrameOutcome::OutOfOrder;
             }
         }

@@ -3,6 +3,7 @@
 //! Such a service is an agent by its main process. Most never send a keep-alive, so that none is awaited before one has
 //! come: until then the agent is watched by its process alone, which counts as its sign of life.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
@@ -127,13 +128,19 @@ impl Tracker {
 
     /// Keeps what a service says of itself.
     fn note_status(&mut self, number: u32, notification: &Notification) {
-        let Some(status) = &notification.status else { return };
+        if let Some(status) = &notification.status {
+            self.note_words(number, status);
+        }
+    }
+
+    /// Keeps what an agent says of itself for people; nothing if that is empty.
+    pub(super) fn note_words(&mut self, number: u32, said: &Arc<str>) {
         let rest = self.agents.rest_mut(number);
         let before = rest.extra.as_ref().and_then(|extra| extra.said.as_deref());
-        if before.unwrap_or_default() == &**status {
+        if before.unwrap_or_default() == &**said {
             return;
         }
-        rest.extra.get_or_insert_default().said = Some(status.clone()).filter(|status| !status.is_empty());
+        rest.extra.get_or_insert_default().said = Some(said.clone()).filter(|said| !said.is_empty());
         if rest.extra.as_ref().is_some_and(|extra| extra.is_empty()) {
             rest.extra = None;
         }

@@ -37,6 +37,27 @@ impl World {
     }
 }
 
+#[test]
+fn words_of_a_process_are_in_its_verdicts_until_it_takes_them_back() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(1));
+    let say = |world: &mut World, pid, words: &str, second| {
+        let (received_at, said) = (at(second), ControlMessage::Said(words.into()));
+        world.handle_control(&ReceivedControl { received_at, sender: Sender::local(pid), said })
+    };
+    assert_eq!(say(&mut world, PID, "too soon", 1), FrameOutcome::OutOfOrder, "there is no such agent");
+    world.hear(handle.next(at(1), Status::Ok));
+    assert_eq!(world.tracker.poll_transition().unwrap().said, None);
+    assert_eq!(say(&mut world, PID, "no space left", 2), FrameOutcome::Accepted);
+    world.hear(handle.next(at(2), Status::Critical));
+    let critical = world.tracker.poll_transition().unwrap();
+    assert_eq!((critical.cause, critical.said.as_deref()), (Cause::Reported, Some("no space left")));
+    say(&mut world, PID, "", 3);
+    world.hear(handle.next(at(3), Status::Ok));
+    let back = world.tracker.poll_transition().unwrap();
+    assert_eq!((back.to, back.said), (UP, None));
+}
+
 fn told(name: &str, to: Verdict, cause: Cause) -> (String, Verdict, Cause) {
     (name.to_owned(), to, cause)
 }

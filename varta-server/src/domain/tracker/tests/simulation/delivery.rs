@@ -43,7 +43,10 @@ impl Simulation {
                         assert!(self.changes.is_empty(), "{:?}", self.changes);
                         self.reference.hello(control.sender, introduction, now);
                     }
-                    ControlMessage::Attach | ControlMessage::Notification(_) | ControlMessage::Report(_) => {}
+                    ControlMessage::Attach
+                    | ControlMessage::Notification(_)
+                    | ControlMessage::Report(_)
+                    | ControlMessage::Said(_) => {}
                     ControlMessage::Goodbye { nonce, .. } => {
                         self.reference.goodbye(control.sender, (handle, *nonce), &self.changes);
                     }
