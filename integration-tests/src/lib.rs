@@ -52,9 +52,9 @@ pub use log::{Line, Log, Transition};
 pub use mail_server::{MailServer, ReceivedMail};
 pub use network_host::{Cable, NetworkHost, in_a_network_of_its_own};
 pub use programs::{
-    Ended, as_pid, children, into_pid_namespace, into_time_namespace, notifier_command, pid_namespaces_work,
-    pids_can_be_chosen, refused_start, run_server, run_to_its_end, same_pid, server_command, service_command,
-    worker_command,
+    Ended, as_pid, children, into_pid_namespace, into_time_namespace, notifier_command, notify_crate_command,
+    pid_namespaces_work, pids_can_be_chosen, refused_start, run_server, run_to_its_end, same_pid,
+    server_command, service_command, worker_command,
 };
 pub use prometheus::Prometheus;
 pub use receiver::{Receiver, Reply, Request};

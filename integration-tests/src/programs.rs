@@ -110,6 +110,14 @@ pub fn service_command() -> Command {
     isolated(&profile_directory().join("it-service"))
 }
 
+/// The same by a crate that others use, `sd-notify` or `libsystemd`: the program `it-notify-crates` of this package.
+#[must_use]
+pub fn notify_crate_command(name: &str, address: &str) -> Command {
+    let mut command = isolated(&profile_directory().join("it-notify-crates"));
+    command.arg(name).env("NOTIFY_SOCKET", address);
+    command
+}
+
 /// A command for a process that speaks sd_notify(3) to this address, a path or `@` and a name: the program `it-notifier`
 /// of this package, whose documentation lists its commands.
 #[must_use]

@@ -11,8 +11,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use varta_integration_tests::sys::NOBODY;
 use varta_integration_tests::{
-    AgentProcess, ExecProcess, Options, Scratch, Server, Signal, agent, exec_command, foreign, metric, sys,
-    wait_for, wait_until,
+    AgentProcess, ExecProcess, Options, Scratch, Server, Signal, agent, exec_command, foreign, line_with,
+    metric, notify_crate_command, sys, wait_for, wait_until,
 };
 
 /// What a daemon does when it is told to end in order.
@@ -439,6 +439,37 @@ fn clients_for_python_are_understood() {
     });
     watched.signal(Signal::Kill);
     server.expect(agent(&watched).down().because("killed"));
+}
+
+#[test]
+fn crates_for_rust_are_understood() {
+    let scratch = Scratch::make();
+    let path = scratch.path("notify").to_str().unwrap().to_owned();
+    let abstract_name = format!("@varta-crates-{}", std::process::id());
+    let sockets = ["--notify-socket", &path, "--notify-socket", &abstract_name];
+    let server = Server::start(Options::from(["--stall-after", "1h"]).args(sockets));
+    // The first knows no abstract addresses.
+    for (name, address) in [("sd-notify", &path), ("libsystemd", &path), ("libsystemd", &abstract_name)] {
+        let mut service = AgentProcess::run(notify_crate_command(name, address));
+        // An empty list is an empty datagram, which says nothing.
+        service.ask("nothing");
+        service.ask("ready");
+        let up = server.expect(agent(&service).over("notify").up());
+        service.ask("deadline 1500000");
+        service.ask("keep-alive");
+        server.expect(agent(&service).stalled());
+        service.ask("status tired\u{e9}");
+        service.ask("keep-alive");
+        server.expect(agent(&service).up().because("recovered"));
+        let told = line_with(&format!("{}[{}] went from stalled to up", up.agent, up.pid));
+        assert_eq!(server.expect(told)["said"], "tired\u{e9}");
+        service.ask("reloading");
+        service.ask("ready");
+        service.ask("stopping");
+        server.expect(agent(&service).gone().because("goodbye"));
+        let told = ["up: first_beat", "stalled: idle", "up: recovered", "gone: goodbye"];
+        server.expect_history(&service, &told);
+    }
 }
 
 #[test]
