@@ -74,6 +74,15 @@ fn all_is_well_until_somebody_is_in_alarm_and_then_it_is_said_who_since_when_and
     );
     assert_eq!((&report["agents"]["up"], &report["pid"]), (&2.into(), &server.pid().into()));
     assert!(report["alarms"][2]["dossier"].to_string().contains("a signal has stopped it"), "{report}");
+    assert_eq!(
+        report["alarms"][0]["id"].as_str().unwrap().split('@').next().unwrap(),
+        format!("killed[{}]", pids[0])
+    );
+
+    let worst: Value = serde_json::from_str(&server.get("/api/v1/alarms?limit=2").body).unwrap();
+    assert_eq!(worst["total"], 3);
+    assert_eq!(worst["alarms"], Value::from(report["alarms"].as_array().unwrap()[..2].to_vec()));
+    assert_eq!(server.get("/api/v1/alarms?limit=501").status, 400);
 }
 
 #[test]

@@ -43,6 +43,8 @@ const TURN_WITHIN: Duration = Duration::from_secs(5);
 const MAX_BODY_LEN: usize = 8 << 10;
 /// The most changes of a page.
 const MAX_CHANGES: usize = 500;
+/// The most alarms of an answer.
+const MAX_ALARMS: usize = 500;
 /// The changes that are shown of one agent.
 const CHANGES_OF_AGENT: usize = 100;
 /// The most agents of whose day is asked at once.
@@ -61,6 +63,7 @@ pub(super) fn routes(api: Arc<Api>) -> Router {
         .route("/api/v1/agents/{id}", get(agent))
         .route("/api/v1/transitions", get(transitions))
         .route("/api/v1/days", get(days))
+        .route("/api/v1/alarms", get(alarms))
         .route("/api/v1/status", get(status))
         .route("/api/v1/pauses", get(pauses).post(pause).delete(resume))
         .route("/badge/{name}/health.svg", get(health_svg))
@@ -226,6 +229,16 @@ async fn days(State(api): Shared, RawQuery(query): RawQuery) -> Answer {
     let days: Vec<_> = known.iter().zip(all).map(day).collect();
     let begin = WallTime::default().after(Duration::from_millis(from)).to_string();
     Ok(answer(api.head(directory.revision), json!({ "from": begin, "days": days })))
+}
+
+async fn alarms(State(api): Shared, RawQuery(query): RawQuery) -> Answer {
+    let mut parameters = Parameters::of(query.as_deref())?;
+    let most = parameters.number("limit", 1..=MAX_ALARMS, 100)?;
+    parameters.end()?;
+    // What happens meanwhile may be in the answer already, and is told by the stream again.
+    let revision = api.changes.revision();
+    let (alarms, total) = api.desk.alarms(most).await.ok_or(Refusal::Stopping)?;
+    Ok(answer(api.head(revision), json!({ "total": total, "alarms": alarms })))
 }
 
 async fn status(State(api): Shared, RawQuery(query): RawQuery) -> Answer {

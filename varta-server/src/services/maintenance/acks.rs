@@ -191,6 +191,14 @@ impl AckService {
         Some(AlarmList { acknowledged, open })
     }
 
+    /// The agents whose alarms are acknowledged; none where no alerts are sent. `None` when the server stops.
+    pub(super) async fn acknowledged(&self) -> Option<Vec<AgentId>> {
+        if self.requests.is_closed() {
+            return Some(Vec::new());
+        }
+        Some(self.ask(AckAction::List).await?.agents)
+    }
+
     /// `None` when the server stops.
     async fn ask(&self, action: AckAction) -> Option<AckOutcome> {
         let (answer, answered) = oneshot::channel();

@@ -43,6 +43,11 @@ impl Desk {
         self.ask(Request::Status).await.ok()?.status
     }
 
+    /// The worst alarms, at most so many, each as a JSON object, and how many there are; `None` when the server stops.
+    pub(crate) async fn alarms(&self, most: usize) -> Option<(Vec<Value>, usize)> {
+        self.0.alarms(most).await
+    }
+
     /// The pauses that are not over, each as a JSON object.
     pub(crate) async fn pauses(&self) -> Vec<Value> {
         self.ask(Request::Pauses).await.map(|answer| answer.pauses).unwrap_or_default()

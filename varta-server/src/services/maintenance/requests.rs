@@ -68,6 +68,11 @@ impl PauseService {
         PauseService { pauses, keeper, metrics, queries, forget, acks, server }
     }
 
+    /// The worst alarms, at most so many, and how many there are; `None` when the server stops.
+    pub(super) async fn alarms(&self, most: usize) -> Option<(Vec<Value>, usize)> {
+        self.server.status.alarms(most, &self.pauses, &self.acks).await
+    }
+
     /// Carries out a request of `uid`.
     pub(super) async fn answer(&self, request: Request, uid: u32) -> Response {
         match request {

@@ -9,7 +9,6 @@ use varta_proto::control::AgentName;
 use crate::base::clock::{Clock, wall_now};
 use crate::base::time::{MonoTime, WallTime, millis};
 use crate::base::version::VERSION;
-use crate::domain::AgentPattern;
 use crate::domain::describe::describe;
 use crate::domain::tracker::{JobStatus, Verdict};
 use crate::engine::query::{Query, population};
@@ -49,17 +48,10 @@ impl StatusDesk {
     /// The status; `None` when the server stops.
     pub(super) async fn report(&self, pauses: &Pauses, acks: &AckService) -> Option<Value> {
         let population = population(&self.queries).await?;
-        let all = AgentPattern::parse("*").ok()?;
-        let acknowledged = acks.list(&all).await?.acknowledged;
         let jobs = self.jobs().await?;
         let now = self.clock.now();
-        let (alarms, count) = self.alarms.worst(MAX_LISTED, now);
         let wall = wall_now();
-        let listed = alarms.iter().map(|alarm| {
-            let agent = &alarm.change.agent;
-            self.alarm(alarm, pauses.is_paused(&agent.name, wall), acknowledged.contains(agent))
-        });
-        let alarms = within(listed, MAX_LISTED_LEN);
+        let (alarms, count) = self.alarms(MAX_LISTED, pauses, acks).await?;
         let (is_ready, faults) = self.faults.report(true);
         let agents: Map<_, _> = Verdict::NAMES
             .iter()
@@ -88,10 +80,31 @@ impl StatusDesk {
         answered.await.ok()
     }
 
+    /// The worst alarms, at most so many, and how many there are; `None` when the server stops.
+    pub(super) async fn alarms(
+        &self,
+        most: usize,
+        pauses: &Pauses,
+        acks: &AckService,
+    ) -> Option<(Vec<Value>, usize)> {
+        let (alarms, count) = self.alarms.worst(most.min(MAX_LISTED), self.clock.now());
+        if alarms.is_empty() {
+            return Some((Vec::new(), count));
+        }
+        let acknowledged = acks.acknowledged().await?;
+        let wall = wall_now();
+        let listed = alarms.iter().map(|alarm| {
+            let agent = &alarm.change.agent;
+            self.alarm(alarm, pauses.is_paused(&agent.name, wall), acknowledged.contains(agent))
+        });
+        Some((within(listed, MAX_LISTED_LEN), count))
+    }
+
     /// An alarm, in the form that the record of its change has.
     fn alarm(&self, alarm: &Alarm, is_paused: bool, is_acknowledged: bool) -> Value {
         let Alarm { problem, change, since } = alarm;
         let mut fields = json!(change.fields().on_host(&self.host));
+        fields["id"] = json!(change.agent.instance(&self.host));
         fields["problem"] = json!(problem.as_str());
         fields["since"] = json!(since.map(|since| since.to_string()));
         fields["summary"] = match since {
