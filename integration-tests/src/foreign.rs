@@ -14,10 +14,19 @@ pub fn command(program: &str) -> Option<Command> {
     if path.exists() {
         return Some(isolated(&path));
     }
-    let missing = format!("{} is not there; scripts/test puts it there", path.display());
-    assert!(env::var_os("CI").is_none_or(|value| value != "true"), "{missing}");
-    skip(&missing);
+    skip_or_fail(&format!("{} is not there; scripts/test puts it there", path.display()));
     None
+}
+
+/// Prints why a test has nothing to show here, and fails it in continuous integration.
+///
+/// # Panics
+///
+/// There.
+#[track_caller]
+pub fn skip_or_fail(missing: &str) {
+    assert!(env::var_os("CI").is_none_or(|value| value != "true"), "{missing}");
+    skip(missing);
 }
 
 /// The directory of foreign programs.

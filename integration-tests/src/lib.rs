@@ -12,6 +12,7 @@
 )]
 
 mod agent_process;
+mod browser;
 mod cgroup;
 mod commands;
 mod counts;
@@ -41,6 +42,7 @@ pub mod tls;
 mod watch;
 
 pub use agent_process::AgentProcess;
+pub use browser::{Browser, Look};
 pub use cgroup::{CgroupVersion, Freezer, LittleMemory};
 pub use commands::{Commands, ReceivedCommand, exit_code};
 pub use counts::{ExpectedCounts, Flood};

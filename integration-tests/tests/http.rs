@@ -309,7 +309,15 @@ fn families_without_agents_stand_at_zero_from_the_first_scrape() {
 #[test]
 fn other_paths_and_methods_are_answered_with_what_is_wrong() {
     let server = Server::start(Options::new());
-    for path in ["/", "/metric", "/metrics/", "/metrics/all", "/healthz/x", "/%2e%2e/etc/passwd"] {
+    for path in [
+        "/metric",
+        "/assets/",
+        "/assets/metrics",
+        "/metrics/",
+        "/metrics/all",
+        "/healthz/x",
+        "/%2e%2e/etc/passwd",
+    ] {
         assert_eq!(server.get(path).status, 404, "{path}");
     }
     assert_eq!(server.get("/healthz").status, 200);

@@ -19,6 +19,7 @@ pub mod heartbeat;
 pub mod http;
 pub(crate) mod log;
 pub mod maintenance;
+pub(crate) mod page;
 pub mod recording;
 pub mod recovery;
 pub mod schedule;
@@ -346,7 +347,8 @@ impl Services {
         events.start(context)?;
         let (to_http, local) = mpsc::channel(http::LOCAL_CONNECTIONS);
         let desk = maintenance.start(context, audit_writer, alarms.clone(), kernel_drops.clone(), to_http);
-        let sites = api::service::start(context, alarms, desk, history);
+        let mut sites = api::service::start(context, alarms, desk, history);
+        sites.open = sites.open.merge(page::routes());
         http.start(context, kernel_drops, sites, local)?;
         heartbeat.start(context);
         systemd.start(context);
