@@ -89,7 +89,7 @@ fn every_option_that_a_document_names_exists() {
     };
     let tasks = [
         "replay", "status", "pause", "resume", "pauses", "forget", "ack", "unack", "upgrade", "exec", "beat",
-        "schedule",
+        "schedule", "doctor", "events", "watch", "top",
     ]
     .map(|task| help(&[task, "--help"]));
     let of_groups =

@@ -349,6 +349,23 @@ const ROWS: &[Row] = &[
         "requests by HTTP on the control socket that wait",
         &[("16", "services/http/mod.rs", "LOCAL_CONNECTIONS")],
     ),
+    ("agents that `varta-server top` lists", &[("500", "services/top/feed.rs", "LIMIT")]),
+    ("agents that `varta-server watch` watches", &[("1,000,000", "services/follow/watched.rs", "MAX")]),
+    (
+        "the answer of a server that a command reads by HTTP",
+        &[
+            ("65536 KiB", "services/follow/client.rs", "MAX_BODY_LEN"),
+            ("1024 KiB", "services/follow/stream.rs", "MAX_LINE_LEN"),
+        ],
+    ),
+    (
+        "Alertmanagers that `varta-server doctor` tries",
+        &[("16", "services/doctor/facts.rs", "MAX_RECEIVERS")],
+    ),
+    (
+        "mistakes that a picture of a replay shows",
+        &[("10,000", "services/recording/plot_data.rs", "MAX_MISTAKES")],
+    ),
     (
         "how slowly an HTTP client reads",
         &[

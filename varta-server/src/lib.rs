@@ -60,6 +60,7 @@ pub mod cli {
     pub use crate::services::doctor::{DoctorArgs, DoctorTask};
     pub use crate::services::events::EventsArgs;
     pub use crate::services::exec::{BeatSource, ExecArgs, ExecTask, RestartPolicy};
+    pub use crate::services::follow::{ChangesArgs, FollowTask, State, WatchArgs};
     pub use crate::services::heartbeat::HeartbeatArgs;
     pub use crate::services::http::HttpArgs;
     pub use crate::services::maintenance::{
@@ -70,6 +71,7 @@ pub mod cli {
     pub use crate::services::recovery::{RecoveryArgs, Variable};
     pub use crate::services::schedule::{ScheduleArgs, ScheduleTask};
     pub use crate::services::state::StateArgs;
+    pub use crate::services::top::{TopArgs, TopTask};
     pub use crate::services::{Sections, Task as ServiceTask};
 }
 

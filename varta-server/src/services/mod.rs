@@ -15,6 +15,7 @@ pub(crate) mod context;
 pub mod doctor;
 pub mod events;
 pub mod exec;
+pub mod follow;
 pub mod heartbeat;
 pub mod http;
 pub(crate) mod log;
@@ -26,6 +27,7 @@ pub mod schedule;
 pub mod state;
 pub(crate) mod systemd;
 mod tasks;
+pub mod top;
 #[cfg(test)]
 pub mod worked_example;
 

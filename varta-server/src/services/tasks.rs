@@ -9,9 +9,11 @@ use crate::services::audit::AuditTask;
 use crate::services::beat::BeatTask;
 use crate::services::doctor::DoctorTask;
 use crate::services::exec::ExecTask;
+use crate::services::follow::FollowTask;
 use crate::services::maintenance::MaintenanceTask;
 use crate::services::recording::RecordingTask;
 use crate::services::schedule::ScheduleTask;
+use crate::services::top::TopTask;
 
 /// What the program can do instead of serving.
 #[derive(Clone, Debug, Subcommand)]
@@ -35,6 +37,12 @@ pub enum Task {
     /// With what may be wrong.
     #[command(flatten)]
     Doctor(DoctorTask),
+    /// With what a running server sees.
+    #[command(flatten)]
+    Follow(FollowTask),
+    /// With a terminal.
+    #[command(flatten)]
+    Top(TopTask),
     /// With a schedule.
     #[command(flatten)]
     Schedule(ScheduleTask),
@@ -54,6 +62,8 @@ impl Task {
             Task::Beat(task) => task.run()?,
             Task::Exec(task) => return task.run(),
             Task::Doctor(task) => return task.run(),
+            Task::Follow(task) => return task.run(),
+            Task::Top(task) => return task.run(),
             Task::Schedule(task) => return task.run(),
         }
         Ok(ExitCode::SUCCESS)

@@ -39,17 +39,7 @@ pub(crate) fn send_request_within(
     patience: Duration,
 ) -> Result<Response, Error> {
     let failed = |fault: String| Error::file(path, fault);
-    let socket = connect(path, patience.min(PATIENCE)).map_err(|error| failed(no_connection(&error)))?;
-    let peer = getsockopt(&socket, PeerCredentials)
-        .map_err(|error| failed(format!("the kernel does not say who answers here: {error}")))?;
-    let us = nix::unistd::geteuid().as_raw();
-    if us != 0 && peer.uid() != us {
-        let fault =
-            format!("uid {} answers here, who is not to be believed; see --control-socket", peer.uid());
-        return Err(failed(fault));
-    }
-    let timed_out = |error| failed(no_connection(&error));
-    socket.set_read_timeout(Some(patience)).map_err(timed_out)?;
+    let socket = connect_to_server(path, patience)?;
     let answer = exchange(&socket, request).map_err(|error| {
         failed(match error.kind() {
             io::ErrorKind::WouldBlock => unanswered(request, patience),
@@ -67,6 +57,27 @@ pub(crate) fn send_request_within(
             Err(failed(visible_lines(&word)))
         }
     }
+}
+
+/// Connects to the server behind this socket. What is written and read times out after `patience`.
+///
+/// # Errors
+///
+/// [`Error::File`], of the socket, when nobody is there, or a process of another user.
+pub(crate) fn connect_to_server(path: &Path, patience: Duration) -> Result<Socket, Error> {
+    let failed = |fault: String| Error::file(path, fault);
+    let socket = connect(path, patience.min(PATIENCE)).map_err(|error| failed(no_connection(&error)))?;
+    let peer = getsockopt(&socket, PeerCredentials)
+        .map_err(|error| failed(format!("the kernel does not say who answers here: {error}")))?;
+    let us = nix::unistd::geteuid().as_raw();
+    if us != 0 && peer.uid() != us {
+        let fault =
+            format!("uid {} answers here, who is not to be believed; see --control-socket", peer.uid());
+        return Err(failed(fault));
+    }
+    let timed_out = |error| failed(no_connection(&error));
+    socket.set_read_timeout(Some(patience)).map_err(timed_out)?;
+    Ok(socket)
 }
 
 fn connect(path: &Path, patience: Duration) -> io::Result<Socket> {

@@ -38,6 +38,7 @@ mod trail;
 mod wall_timer;
 
 pub use self::agent_commands::{AckArgs, ForgetArgs, UnackArgs};
+pub(crate) use self::client::connect_to_server;
 pub use self::command::{ControlArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs};
 pub(crate) use self::examine::{Examination, Told, examine};
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub(crate) use self::names::NamesOf;
 pub use self::options::{
     ControlSocket, MaintenanceArgs, MaintenanceOptions, PlannedPause, PlannedPauses, Reason,
 };
+pub(crate) use self::pause::parse_pattern;
 pub(crate) use self::protocol::{take_over_request, upgrade_answer};
 pub use self::server_commands::{ReloadArgs, UpgradeArgs};
 pub use self::status_command::StatusArgs;
