@@ -331,6 +331,10 @@ const ROWS: &[Row] = &[
         &[("32", "services/api/shared.rs", "MAX_READS"), ("5 s", "services/api/routes.rs", "TURN_WITHIN")],
     ),
     ("reads of the history at once", &[("2", "services/api/shared.rs", "MAX_DISK_READS")]),
+    (
+        "the list of agents that readers of the API share, about 200 bytes an agent",
+        &[("60 s", "services/api/directory.rs", "KEPT_UNUSED")],
+    ),
     ("orders of agents that are kept for a list", &[("16", "services/api/directory.rs", "MAX_ORDERS")]),
     (
         "agents of one page of the API, and changes",
