@@ -19,7 +19,7 @@ use varta_integration_tests::{
 use varta_proto::{Frame, Status};
 
 /// More than the server serves at once.
-const CROWD: usize = 200;
+const CROWD: usize = 400;
 
 /// Reads until the server hangs up, which it must do within a generous time.
 #[track_caller]

@@ -19,7 +19,7 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 /// Of the password `secret`, by crypt(3) of libxcrypt.
 const SECRET_HASH: &str = "$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
 /// More than the server serves at once.
-const CROWD: usize = 200;
+const CROWD: usize = 400;
 /// The end of a validity that no run of this test sees.
 const LATE: i32 = 2100;
 
