@@ -1,6 +1,7 @@
 //! What the API says of the past: from the history in the state directory, and where there is none from the latest
 //! changes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -30,16 +31,29 @@ pub(super) struct Past {
 impl Api {
     /// Changes of the past.
     pub(super) async fn past(&self, mut filter: HistoryFilter) -> Result<Past, Refusal> {
-        let most = filter.most;
-        let Some(history) = &self.history else { return Ok(self.latest(&filter)) };
+        let latest = self.latest(&filter);
+        let Some(history) = &self.history else { return Ok(latest) };
+        let (most, is_first) = (filter.most, filter.before.is_none());
         // One more says whether there are more.
         filter.most = most + 1;
-        let mut rows = self.read(history, move |history| history.changes(&filter)).await?;
-        let has_more = rows.len() > most;
-        rows.truncate(most);
-        let next = rows.last().map(|row| row.number).filter(|_| has_more);
-        let changes = rows.iter().map(|row| self.of_row(row)).collect();
-        Ok(Past { source: "history", changes, next })
+        let rows = self.read(history, move |history| history.changes(&filter)).await?;
+        let mut written: VecDeque<_> = rows.iter().map(|row| (Some(row.number), self.of_row(row))).collect();
+        if is_first {
+            // What is not written yet is newer.
+            let is_written = |change: &Value| written.iter().any(|(_, row)| is_same(row, change));
+            let unwritten = latest.changes.into_iter().take_while(|change| !is_written(change));
+            let unwritten: Vec<_> = unwritten.map(|change| (None, change)).collect();
+            for change in unwritten.into_iter().rev() {
+                written.push_front(change);
+            }
+        }
+        let has_more = written.len() > most;
+        written.truncate(most);
+        let last = written.back().and_then(|(number, _)| *number);
+        // Of a page that has nothing written yet the next one begins with the newest that is.
+        let behind = last.or_else(|| rows.first().map(|row| row.number.saturating_add(1)));
+        let changes = written.into_iter().map(|(_, change)| change).collect();
+        Ok(Past { source: "history", changes, next: behind.filter(|_| has_more) })
     }
 
     /// The same of what is kept in memory.
@@ -207,6 +221,11 @@ impl Api {
         }
         fields
     }
+}
+
+/// Whether two records are of one change, of which one may lack what the history does not keep.
+fn is_same(left: &Value, right: &Value) -> bool {
+    ["id", "at", "to", "cause"].iter().all(|name| left[name] == right[name])
 }
 
 /// What is wrong with an agent of this verdict and status, by their names.
