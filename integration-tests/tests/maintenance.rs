@@ -313,7 +313,7 @@ fn hostile_input_is_answered_counted_and_hurts_nobody() {
         (&garbage, "goes on behind its line"),
         (&long, "is longer than 8192 bytes"),
         (deep.as_bytes(), "is not JSON: recursion limit exceeded"),
-        (b"GET / HTTP/1.1\r\n", "is not JSON"),
+        (b"get / HTTP/1.1\r\n", "is not JSON"),
         (b"{\"v\":1,\"do\":\"pauses\",\"x\":1}\n", "x: there is no such key here"),
         (b"{\"v\":1,\"do\":\"pauses\"}\n{\"v\":1,\"do\":\"pauses\"}\n", "goes on behind its line"),
         (b"{\"v\":1,\"do\":\"pause\",\"pattern\":\"*\",\"for_ms\":1}\n", "for_ms: 1ms is not between"),
@@ -324,6 +324,13 @@ fn hostile_input_is_answered_counted_and_hurts_nobody() {
         assert!(answer["error"].as_str().unwrap().contains(said), "{answer}");
     }
     assert_eq!(requests(&server, "malformed"), hostile.len() as f64);
+
+    // What begins as HTTP does is answered so.
+    let mut stream = connect(&server);
+    stream.write_all(b"GARBAGE\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 
     // A client that sends nothing or does not end its line is cut off after a second; others wait for no
     // longer.

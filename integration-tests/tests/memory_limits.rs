@@ -45,6 +45,8 @@ fn tells_of_memory(log: &str) -> bool {
         "Cannot allocate memory",
         "Resource temporarily unavailable",
         "out of memory",
+        // The words of the dynamic loader of glibc.
+        "failed to map segment from shared object",
     ];
     says.iter().any(|says| log.contains(says))
 }

@@ -82,7 +82,7 @@ fn answers_over_http() {
         ("/metrics", &[]),
         ("/metrics", &[("Authorization", "Bearer 0123456789abcdef")]),
         ("/nowhere", &[]),
-        ("/", &[]),
+        ("/metrics/", &[]),
     ] {
         let answer = http::get(server.address(), path, headers).unwrap();
         text += &format!("GET {path} {headers:?}\n{}\n{}\n", answer.status, answer.body);

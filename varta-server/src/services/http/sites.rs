@@ -59,7 +59,7 @@ impl Sites {
     /// All of them, each behind what it needs.
     pub(super) fn behind(self, guard: Guard) -> Router {
         let Sites { guarded, open } = self;
-        let guarded = guarded.layer(from_fn_with_state(guard, check));
+        let guarded = guarded.route_layer(from_fn_with_state(guard, check));
         open.merge(guarded).layer(map_response(with_headers))
     }
 }

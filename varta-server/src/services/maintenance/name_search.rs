@@ -23,13 +23,13 @@ impl PauseService {
             NamesOf::Resume => {
                 self.pauses.look(|pauses| pauses.asked().for_each(|pause| add(pause.pattern.as_str())));
             }
-            NamesOf::Pause | NamesOf::Forget => {
+            NamesOf::Pause | NamesOf::Watch | NamesOf::Events | NamesOf::Forget => {
                 let mut next = Some(0);
                 while let Some(from) = next {
                     let (answer, answered) = oneshot::channel();
                     self.queries.send(Query::Selected { who: who.clone(), from, answer }).await.ok()?;
                     let SelectedSlice { agents, next: further } = answered.await.ok()?;
-                    let fit = agents.iter().filter(|(_, lives)| of == NamesOf::Pause || !lives);
+                    let fit = agents.iter().filter(|(_, lives)| of != NamesOf::Forget || !lives);
                     fit.for_each(|(agent, _)| add(&agent.name));
                     next = further;
                 }

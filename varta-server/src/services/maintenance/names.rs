@@ -10,6 +10,10 @@ pub(crate) const MAX_NAMES: usize = 1_000;
 pub(crate) enum NamesOf {
     /// All agents.
     Pause,
+    /// The same.
+    Watch,
+    /// The same.
+    Events,
     /// The patterns of pauses that a user may lift.
     Resume,
     /// Agents that can be forgotten.
@@ -21,13 +25,22 @@ pub(crate) enum NamesOf {
 }
 
 impl NamesOf {
-    pub(crate) const ALL: [NamesOf; 5] =
-        [NamesOf::Pause, NamesOf::Resume, NamesOf::Forget, NamesOf::Acknowledge, NamesOf::TakeBack];
+    pub(crate) const ALL: [NamesOf; 7] = [
+        NamesOf::Pause,
+        NamesOf::Watch,
+        NamesOf::Events,
+        NamesOf::Resume,
+        NamesOf::Forget,
+        NamesOf::Acknowledge,
+        NamesOf::TakeBack,
+    ];
 
     /// The name of the command.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             NamesOf::Pause => "pause",
+            NamesOf::Watch => "watch",
+            NamesOf::Events => "events",
             NamesOf::Resume => "resume",
             NamesOf::Forget => "forget",
             NamesOf::Acknowledge => "ack",
