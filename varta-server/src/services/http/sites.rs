@@ -59,7 +59,10 @@ impl Sites {
     /// All of them, each behind what it needs.
     pub(super) fn behind(self, guard: Guard) -> Router {
         let Sites { guarded, open } = self;
-        let guarded = guarded.route_layer(from_fn_with_state(guard, check));
+        let guarded = match guarded.has_routes() {
+            true => guarded.route_layer(from_fn_with_state(guard, check)),
+            false => guarded,
+        };
         open.merge(guarded).layer(map_response(with_headers))
     }
 }

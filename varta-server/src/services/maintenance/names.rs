@@ -107,6 +107,9 @@ mod tests {
         for of in NamesOf::ALL {
             assert_eq!(NamesOf::parse(of.as_str()), Ok(of));
         }
-        assert_eq!(NamesOf::parse("x").unwrap_err(), "for: `x` is none of pause, resume, forget, ack, unack");
+        assert_eq!(
+            NamesOf::parse("x").unwrap_err(),
+            "for: `x` is none of pause, watch, events, resume, forget, ack, unack"
+        );
     }
 }

@@ -65,7 +65,7 @@ fn a_request_that_makes_no_sense_is_told_what_is_wrong() {
         (r#"{"v":1,"do":"names"}"#, "for: is missing"),
         (
             r#"{"v":1,"do":"names","for":"reload"}"#,
-            "for: `reload` is none of pause, resume, forget, ack, unack",
+            "for: `reload` is none of pause, watch, events, resume, forget, ack, unack",
         ),
         (r#"{"v":1,"do":"resume"}"#, "pattern: is missing"),
         (r#"{"v":1,"do":"resume","pattern":""}"#, "pattern: has 1 to 128 characters"),

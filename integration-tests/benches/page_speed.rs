@@ -1,6 +1,6 @@
 //! How fast the page is, measured in the browser: nothing is asserted. `scripts/page-speed` runs it with a server that is optimised.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,9 +101,7 @@ fn frame_times(browser: &mut Browser, each: &str) -> String {
     format!("{:.0} ms, {:.0} ms, {:.0} ms", of(0), of(1), of(2))
 }
 
-#[test]
-#[ignore = "measures, and proves nothing: scripts/page-speed"]
-fn first_paint_frames_and_the_way_of_a_change() {
+fn main() {
     let Some(mut browser) = Browser::start() else { return };
     let empty = Server::start(Options::new());
     let of_empty = first_paint(&mut browser, &empty);
