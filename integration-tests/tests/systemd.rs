@@ -266,14 +266,17 @@ UNIT
         show ActiveState
         mkfifo "$2/commands"
         "$5" --socket "$2/varta.sock" <"$2/commands" >/dev/null &
+        worker=$!
         exec 3>"$2/commands"
         await "1 agent: 1 up" 0
         "$1" pause nobody --for 1h --socket "$2/varta.sock" >/dev/null 2>&1
         kill -KILL "$(show MainPID)"
         await "1 agent: 1 up" 1
+        # A beat that comes during the stop would have the service started again.
+        exec 3>&-
+        wait "$worker"
         systemctl --user stop varta
         [ "$(stat -c %i "$2/varta.sock")" = "$inode" ]
-        exec 3>&-
         echo done"#;
     // A port that nobody has at the moment.
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
