@@ -175,8 +175,9 @@ fn helpers_and_other_users_speak_for_the_command_and_its_socket_goes_with_it() {
         return skip("only root becomes another user");
     }
     let server = Server::start(NO_OPTIONS);
-    let send = "import os,socket; s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); \
-                s.sendto(b\"WATCHDOG=1\", os.environ[\"NOTIFY_SOCKET\"])";
+    // A helper of another user is believed for as long as it can be seen whose child it is: it waits for a line.
+    let send = "import os,socket,sys; s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); \
+                s.sendto(b\"WATCHDOG=1\", os.environ[\"NOTIFY_SOCKET\"]); sys.stdin.buffer.raw.read(1)";
     let script = format!(
         "echo socket $NOTIFY_SOCKET; while read who; do setpriv --reuid=$who --regid=$who --clear-groups \
          python3 -c '{send}'; done; exit 0"
@@ -194,6 +195,7 @@ fn helpers_and_other_users_speak_for_the_command_and_its_socket_goes_with_it() {
         server.await_scrape("the helper's keep-alive is a beat", |scrape| {
             scrape.get("varta_beats_total", &[("pid", &exec.pid().to_string())]) >= Some(f64::from(round))
         });
+        exec.tell("");
     }
     let socket = exec.printed().trim().strip_prefix("socket ").unwrap().to_owned();
     assert!(Path::new(&socket).exists());

@@ -6,7 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use varta_integration_tests::{Server, agent, line, metric};
+use varta_integration_tests::{LIMIT, Server, agent, line, metric};
 
 /// Where something panics, and with which message.
 #[track_caller]
@@ -39,7 +39,8 @@ fn a_failed_expectation_points_at_the_test_and_shows_what_was_seen() {
     let (place, message) = failure(|| server.expect(stalled));
     assert!(place.starts_with(&format!("{}:{here}:", file!())), "{place}");
     let mut lines = message.lines();
-    assert_eq!(lines.next(), Some("not within 61s: billing becomes stalled"));
+    let limit = LIMIT + Duration::from_secs(1);
+    assert_eq!(lines.next().unwrap(), format!("not within {limit:?}: billing becomes stalled"));
     assert_eq!(lines.next(), Some("3 changes of verdict were seen, in this order:"));
     let events: Vec<_> = lines.map(|line| line.split_once("Z ").unwrap()).collect();
     let is_marked: Vec<_> = events.iter().map(|(mark, _)| mark.starts_with('>')).collect();
@@ -50,7 +51,9 @@ fn a_failed_expectation_points_at_the_test_and_shows_what_was_seen() {
 
     let (_, message) = failure(|| server.expect(line("no such line")));
     assert!(
-        message.starts_with("not within 60s: a line of the log that begins with \"no such line\"\n"),
+        message.starts_with(&format!(
+            "not within {LIMIT:?}: a line of the log that begins with \"no such line\"\n"
+        )),
         "{message}"
     );
     assert!(message.contains("listening on unix:"), "{message}");
