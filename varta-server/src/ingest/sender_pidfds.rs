@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::ingest::recvmmsg::pass_pidfds;
+use crate::observe::descriptor_limit::has_descriptors_to_spare;
 
 /// The length of a window, and the datagrams in it that come with pidfds, rounded up to a batch.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -24,7 +25,7 @@ enum Passing {
     Unknown,
     /// As this was set.
     Set(bool),
-    /// The kernel has no such option.
+    /// The kernel has no such option, or this process may have few descriptors.
     Never,
 }
 
@@ -39,7 +40,8 @@ pub(super) struct SenderPidfds {
 impl SenderPidfds {
     /// For a socket that others may read until this is [asked](Self::ask) for the first time.
     pub(super) fn new() -> Self {
-        SenderPidfds { passing: Passing::Unknown, window_ends: MonoTime::START, datagrams: 0 }
+        let passing = if has_descriptors_to_spare() { Passing::Unknown } else { Passing::Never };
+        SenderPidfds { passing, window_ends: MonoTime::START, datagrams: 0 }
     }
 
     /// Notes that others may have read the socket, and set it as they wanted it.

@@ -8,6 +8,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// An idle server has some twenty.
 const MIN_RESERVED: usize = 40;
 const MAX_RESERVED: usize = 512;
+/// With so many descriptors a quarter of them is a multiple of what may come with datagrams at once.
+const ENOUGH_TO_SPARE: u64 = 1_024;
 /// The most recovery commands at once, and the descriptors that one of them takes: its pidfd, what ends it
 /// together with the server, and the pipes of its outputs, of which it has the other ends while it starts.
 const MAX_COMMANDS: usize = 256;
@@ -32,6 +34,12 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<usize> {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
     Ok(usize::try_from(hard).unwrap_or(usize::MAX))
+}
+
+/// Whether there are so many descriptors that those which come with datagrams take none that others need: a batch of
+/// beats of new agents would otherwise keep the server from reading who they are.
+pub(crate) fn has_descriptors_to_spare() -> bool {
+    getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(soft, _)| soft >= ENOUGH_TO_SPARE)
 }
 
 /// How the descriptors of this process are shared out, so that what happens in one place takes none of
