@@ -55,6 +55,7 @@ fn check(bytes: &[u8]) {
         labels: &labels,
         unsent: control.unsent(),
         busy_for_ms: control.busy_for_ms(),
+        no_progress_after_ms: control.no_progress_after_ms(),
         ..Hello::new(control.pid(), control.timestamp(), control.nonce(), control.session())
     };
     let mut out = [0; MAX_CONTROL_LEN];

@@ -25,12 +25,13 @@ struct Said {
     labels: LabelSet,
     unsent: Option<u64>,
     busy_for_ms: Option<u32>,
+    no_progress_after_ms: Option<u32>,
 }
 
 impl Said {
     fn encode<'o>(&self, out: &'o mut [u8; MAX_CONTROL_LEN]) -> EncodedControl<'o> {
-        let Self { pid, timestamp, nonce, session, interval_ms, stall_after_ms, unsent, busy_for_ms, .. } =
-            *self;
+        let Self { pid, timestamp, nonce, session, interval_ms, stall_after_ms, unsent, .. } = *self;
+        let Self { busy_for_ms, no_progress_after_ms, .. } = *self;
         let (name, labels) = (self.name.as_ref(), &self.labels);
         Hello {
             pid,
@@ -43,6 +44,7 @@ impl Said {
             labels,
             unsent,
             busy_for_ms,
+            no_progress_after_ms,
         }
         .encode(out)
     }
@@ -59,6 +61,7 @@ impl Said {
             labels: label_set(control.labels()),
             unsent: control.unsent(),
             busy_for_ms: control.busy_for_ms(),
+            no_progress_after_ms: control.no_progress_after_ms(),
         }
     }
 }
@@ -78,10 +81,11 @@ fn said() -> impl Strategy<Value = Said> {
     let labels = vec(("_?[A-Za-z][A-Za-z0-9_]{0,20}", "\\PC{0,40}"), 0..12)
         .prop_map(|texts| label_set(texts.iter().filter_map(|(key, value)| Label::new(key, value).ok())));
     let numbers = (option::of(any::<u32>()), option::of(any::<u32>()), option::of(any::<u64>()));
-    (head, name, labels, numbers, option::of(any::<u32>())).prop_map(|(head, name, labels, numbers, busy)| {
+    let allowed = (option::of(any::<u32>()), option::of(any::<u32>()));
+    (head, name, labels, numbers, allowed).prop_map(|(head, name, labels, numbers, allowed)| {
         let (pid, timestamp, nonce, session) = head;
         let (interval_ms, stall_after_ms, unsent) = numbers;
-        let busy_for_ms = busy;
+        let (busy_for_ms, no_progress_after_ms) = allowed;
         Said {
             pid,
             timestamp,
@@ -93,6 +97,7 @@ fn said() -> impl Strategy<Value = Said> {
             labels,
             unsent,
             busy_for_ms,
+            no_progress_after_ms,
         }
     })
 }
@@ -107,7 +112,7 @@ fn entry() -> impl Strategy<Value = (u8, Vec<u8>)> {
     prop_oneof![
         4 => sized(16).prop_map(|value| (1, value)),
         2 => "[a-z@]{1,64}".prop_map(|name| (2, name.into_bytes())),
-        3 => (select(vec![3_u8, 4, 8]), sized(4)),
+        3 => (select(vec![3_u8, 4, 8, 17]), sized(4)),
         4 => label.prop_map(|value| (5, value)),
         1 => sized(8).prop_map(|value| (6, value)),
         1 => sized(1).prop_map(|value| (7, value)),
@@ -378,6 +383,7 @@ fn the_fullest_hello_has_the_greatest_length() {
         labels: &labels,
         unsent: Some(3),
         busy_for_ms: Some(4),
+        no_progress_after_ms: Some(5),
         ..Hello::new(2, 0, 0, [7; 16])
     };
     let mut out = [0; MAX_CONTROL_LEN];
@@ -454,6 +460,6 @@ fn debug_shows_every_field() {
         shown,
         "Control { kind: Hello, pid: 4242, timestamp: 5, nonce: 6, session: d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1, \
          name: Some(\"billing-worker\"), interval_ms: None, stall_after_ms: None, labels: {\"zone\": \"a\"}, \
-         unsent: None, reason: None, busy_for_ms: None, event: None, declaration: None, said: None }"
+         unsent: None, reason: None, busy_for_ms: None, no_progress_after_ms: None, event: None, declaration: None, said: None }"
     );
 }

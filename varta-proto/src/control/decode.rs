@@ -262,6 +262,22 @@ impl<'a> Control<'a> {
         self.entries.busy_for_ms
     }
 
+    /// Returns for how long the counter in the payload of the beats may stand, in milliseconds, if the agent said that
+    /// the payload is one; 0 leaves that to the server.
+    ///
+    /// ```
+    /// use varta_proto::control::{Control, Hello, MAX_CONTROL_LEN};
+    ///
+    /// let mut out = [0; MAX_CONTROL_LEN];
+    /// let mut hello = Hello::new(4242, 1_500_000_000, 3, [0xd1; 16]);
+    /// hello.no_progress_after_ms = Some(60_000);
+    /// assert_eq!(Control::decode(&hello.encode(&mut out))?.no_progress_after_ms(), Some(60_000));
+    /// # Ok::<(), varta_proto::DecodeError>(())
+    /// ```
+    pub const fn no_progress_after_ms(&self) -> Option<u32> {
+        self.entries.no_progress_after_ms
+    }
+
     /// Returns the whole datagram as received, to forward or to seal it.
     ///
     /// ```
@@ -293,6 +309,7 @@ impl fmt::Debug for Control<'_> {
             .field("unsent", &self.unsent())
             .field("reason", &self.reason())
             .field("busy_for_ms", &self.busy_for_ms())
+            .field("no_progress_after_ms", &self.no_progress_after_ms())
             .field("event", &self.event())
             .field("declaration", &self.declaration())
             .field("said", &self.said())
@@ -351,6 +368,7 @@ pub(super) struct Entries {
     unsent: Option<u64>,
     reason: Option<u8>,
     busy_for_ms: Option<u32>,
+    no_progress_after_ms: Option<u32>,
     /// The value and its length.
     pub(super) event: Option<([u8; 2], usize)>,
     pub(super) grace_ms: Option<u64>,
@@ -385,6 +403,7 @@ impl Entries {
                     set_first(&mut entries.reason, reason);
                 }
                 tag::BUSY_FOR => set_first(&mut entries.busy_for_ms, read_u32(value)?),
+                tag::NO_PROGRESS_AFTER => set_first(&mut entries.no_progress_after_ms, read_u32(value)?),
                 tag::EVENT => match *value {
                     [event] => set_first(&mut entries.event, ([event, 0], 1)),
                     [event, status] => set_first(&mut entries.event, ([event, status], 2)),

@@ -50,6 +50,9 @@ pub struct Hello<'a> {
     pub unsent: Option<u64>,
     /// For how long from now the agent is busy and may be silent, in milliseconds.
     pub busy_for_ms: Option<u32>,
+    /// Says that the payload of the beats is a counter that moves while the agent makes progress, and for how long it
+    /// may stand, in milliseconds; 0 leaves that to the server.
+    pub no_progress_after_ms: Option<u32>,
 }
 
 impl<'a> Hello<'a> {
@@ -74,6 +77,7 @@ impl<'a> Hello<'a> {
             labels: NO_LABELS,
             unsent: None,
             busy_for_ms: None,
+            no_progress_after_ms: None,
         }
     }
 
@@ -98,6 +102,7 @@ impl<'a> Hello<'a> {
             labels,
             unsent,
             busy_for_ms,
+            no_progress_after_ms,
         } = self;
         let mut body = BodyWriter::new(out);
         body.push(tag::SESSION, &session);
@@ -107,6 +112,7 @@ impl<'a> Hello<'a> {
         body.append(labels.as_entries());
         body.push_optional(tag::UNSENT, unsent.map(u64::to_le_bytes));
         body.push_optional(tag::BUSY_FOR, busy_for_ms.map(u32::to_le_bytes));
+        body.push_optional(tag::NO_PROGRESS_AFTER, no_progress_after_ms.map(u32::to_le_bytes));
         body.finish(ControlKind::Hello, pid, timestamp, nonce)
     }
 }

@@ -63,6 +63,8 @@
 //! | 11 | Report | name of the time zone of the schedule, UTF-8 of 1 to 64 bytes |
 //! | 12 | Report | how late it may begin in milliseconds, `u64` |
 //! | 13 | Report | how long it may take in milliseconds, `u64` |
+//! | 14 | Report | what it last said of itself, UTF-8 of at most 240 bytes |
+//! | 17 | Hello | the payload is a counter, which may stand for so many milliseconds, `u32`; 0 leaves that to the server |
 //!
 //! A Report is a kind of its own, which a server without support for it refuses as a whole: as a Hello it would
 //! name the process that sent it. Its timestamp and nonce are zero.

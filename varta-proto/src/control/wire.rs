@@ -29,7 +29,8 @@ pub(super) const MAX_HELLO_FIELDS_LEN: usize = {
     let stall_after = 2 + 4;
     let unsent = 2 + 8;
     let busy_for = 2 + 4;
-    session + name + interval + stall_after + unsent + busy_for
+    let no_progress_after = 2 + 4;
+    session + name + interval + stall_after + unsent + busy_for + no_progress_after
 };
 
 /// The maximum length of the words in a Report, in bytes.
@@ -52,6 +53,7 @@ pub(super) mod tag {
     pub(crate) const GRACE: u8 = 12;
     pub(crate) const LONGEST_RUN: u8 = 13;
     pub(crate) const SAID: u8 = 14;
+    pub(crate) const NO_PROGRESS_AFTER: u8 = 17;
 }
 
 /// Splits a body into its first entry's tag, that entry's value, and the rest; `None` if the entry extends
