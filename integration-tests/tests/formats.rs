@@ -483,7 +483,7 @@ fn a_newer_recording_is_refused_and_left_as_it_is() {
     command.arg("replay").arg(files.path("recording.varta"));
     let said = refused(&files, command);
     let expected = format!(
-        "recording.varta: was written by another version of varta-server (version {NEWER} of its form; this one reads 1 to 4); \
+        "recording.varta: was written by another version of varta-server (version {NEWER} of its form; this one reads 1 to 5); \
          replay it with that one"
     );
     assert!(said.contains(&expected), "{said}");

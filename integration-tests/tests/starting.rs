@@ -22,7 +22,7 @@ const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. Unit files rely on them.
-const OPTIONS: [&str; 83] = [
+const OPTIONS: [&str; 84] = [
     "socket",
     "socket-mode",
     "notify-socket",
@@ -45,6 +45,7 @@ const OPTIONS: [&str; 83] = [
     "metrics-tls-cert",
     "metrics-tls-key",
     "stall-after",
+    "no-progress-after",
     "longest-silence",
     "detector",
     "phi-threshold",

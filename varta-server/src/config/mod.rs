@@ -26,7 +26,7 @@ pub use crate::base::limits::{EntryError, MAX_DURATION, MAX_REPLACED_WITHIN, MIN
 use crate::base::options::OptionFaults;
 pub use crate::domain::process::{OrdinaryEnd, SuccessExit};
 use crate::domain::tracker::Policy;
-pub use crate::domain::{Expected, ExpectedAgents, ForgetAfter, Job, Jobs, Rule, Rules};
+pub use crate::domain::{Expected, ExpectedAgents, ForgetAfter, Job, Jobs, ProgressRule, Rule, Rules};
 pub use crate::engine::EngineTables;
 use crate::engine::options::check_policy;
 pub use crate::ingest::{IngestOptions, NotifyAddress, NotifySocket};

@@ -127,6 +127,9 @@ pub struct Hello {
     pub stall_after: Option<Duration>,
     /// The time from now on in which the agent may be silent ("busy until").
     pub busy_for: Option<Duration>,
+    /// How long the counter in the payload of the agent's beats may stand, if the agent says that it is one; zero
+    /// leaves that to the server.
+    pub no_progress_after: Option<Duration>,
     /// The agent's labels, by which operators sort agents.
     #[serde(with = "by_value::labels")]
     pub labels: Labels,

@@ -200,6 +200,13 @@ pub(crate) fn describe(transition: &Transition) -> String {
         Cause::Overran => {
             format!("its run has taken {} so far, longer than it may", whole(transition.silence))
         }
+        Cause::NoProgress => format!(
+            "it beats and makes no progress: its counter has stood for {}; it last said {said}",
+            whole(transition.silence)
+        ),
+        Cause::Progressed => {
+            format!("it makes progress again: its counter had stood for {}", whole(transition.silence))
+        }
         Cause::Overlapped => "a run of it has begun while another was under way".to_owned(),
         Cause::Failed { status: Some(status) } => {
             format!("it is reported to have failed with status {status}")

@@ -22,4 +22,4 @@ pub(crate) use self::agent_pattern::AgentPattern;
 pub use self::expected::{Expected, ExpectedAgents};
 pub use self::forget_after::ForgetAfter;
 pub use self::job::{Job, Jobs};
-pub use self::rules::{Rule, Rules};
+pub use self::rules::{ProgressRule, Rule, Rules};

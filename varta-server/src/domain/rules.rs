@@ -2,10 +2,21 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::limits::{check_duration, check_grace};
 use crate::base::{EntryError, Glob};
 use crate::domain::forget_after::ForgetAfter;
 use crate::domain::process::SuccessExit;
+
+/// What a rule says of the progress of agents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressRule {
+    /// Whether the payload of their beats is a counter that must move; `None` leaves that to the agents.
+    pub is_payload: Option<bool>,
+    /// How long the counter may stand; `None` leaves that to the agents and to the default.
+    pub after: Option<Duration>,
+}
 
 /// Settings for the agents whose names match.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +32,8 @@ pub struct Rule {
     pub replaced_within: Option<Duration>,
     /// How long these agents are kept after their last beats, by their states.
     pub forget_after: ForgetAfter,
+    /// How the progress of these agents is watched.
+    pub progress: ProgressRule,
 }
 
 impl Rule {
@@ -28,7 +41,8 @@ impl Rule {
     #[must_use]
     pub const fn of(name: Glob) -> Self {
         let forget_after = ForgetAfter { stalled: None, down: None, gone: None };
-        Rule { name, stall_after: None, success_exit: None, replaced_within: None, forget_after }
+        let progress = ProgressRule { is_payload: None, after: None };
+        Rule { name, stall_after: None, success_exit: None, replaced_within: None, forget_after, progress }
     }
 }
 
@@ -58,7 +72,7 @@ impl Rules {
     ///
     /// When there are too many rules, when an earlier rule has the same pattern, when `stall_after` is out of
     /// the range of [10 ms](crate::base::limits::MIN_STALL_AFTER) to
-    /// [366 days](crate::base::limits::MAX_DURATION), when a duration of `forget_after` is, or when `replaced_within` is longer than
+    /// [366 days](crate::base::limits::MAX_DURATION), when a duration of `forget_after` or `progress` is, or when `replaced_within` is longer than
     /// [10 minutes](crate::base::limits::MAX_REPLACED_WITHIN). The rules are unchanged then.
     pub fn add(&mut self, rule: Rule) -> Result<(), EntryError> {
         if let Some(stall_after) = rule.stall_after {
@@ -68,6 +82,9 @@ impl Rules {
             check_grace("replaced-within", within)?;
         }
         rule.forget_after.check()?;
+        if let Some(after) = rule.progress.after {
+            check_duration("no-progress-after", after)?;
+        }
         if self.0.iter().any(|earlier| earlier.name == rule.name) {
             return Err(EntryError::NameTwice { name: rule.name.as_str().to_owned() });
         }
@@ -101,6 +118,12 @@ impl Rules {
     #[must_use]
     pub fn replaced_within_for(&self, name: &str) -> Option<Duration> {
         self.find(name)?.replaced_within
+    }
+
+    /// How the progress of agents of this name is watched.
+    #[must_use]
+    pub fn progress_for(&self, name: &str) -> ProgressRule {
+        self.find(name).map(|rule| rule.progress).unwrap_or_default()
     }
 
     /// How long agents of this name are kept, by their states.

@@ -55,6 +55,7 @@ const CHANGES: [(usize, &[Cause]); 6] = [
             Cause::Restarted,
             Cause::Panicked,
             Cause::Overlapped,
+            Cause::Progressed,
         ],
     ),
     (
@@ -73,6 +74,7 @@ const CHANGES: [(usize, &[Cause]); 6] = [
             Cause::Panicked,
             Cause::Overran,
             Cause::Overlapped,
+            Cause::NoProgress,
         ],
     ),
     (

@@ -20,7 +20,7 @@ use crate::base::time_zone::TimeZone;
 use crate::domain::process::SuccessExit;
 use crate::domain::tracker::Policy;
 use crate::domain::tracker::arrival::ArrivalPolicy;
-use crate::domain::{Expected, ExpectedAgents, ForgetAfter, Jobs, Rule, Rules};
+use crate::domain::{Expected, ExpectedAgents, ForgetAfter, Jobs, ProgressRule, Rule, Rules};
 use crate::engine::detector_options::{DetectorArgs, check_detector};
 
 /// What the tracker goes by. A group of options.
@@ -30,6 +30,14 @@ pub struct EngineArgs {
     #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", default_value = "5s",
           value_parser = parse_duration)]
     pub stall_after: Duration,
+
+    /// How long the counter of an agent that makes progress may stand before it is stalled
+    ///
+    /// For agents that declare such a counter, or whose rule has `progress = "payload"`, and that have no time of
+    /// their own.
+    #[arg(long, env = "VARTA_NO_PROGRESS_AFTER", value_name = "DURATION", default_value = "60s",
+          value_parser = parse_duration, hide_short_help = true)]
+    pub no_progress_after: Duration,
 
     /// Longest silence that an agent may request, permanently or once
     #[arg(long, env = "VARTA_LONGEST_SILENCE", value_name = "DURATION", default_value = "1h",
@@ -89,6 +97,7 @@ impl EngineArgs {
         let policy = Policy {
             stall_after: self.stall_after,
             arrival: faults.value_or(self.detector.policy(), ArrivalPolicy::default),
+            no_progress_after: self.no_progress_after,
             forget_after: self.forget_after,
             replaced_within: self.replaced_within,
             max_agents: self.max_agents,
@@ -151,7 +160,7 @@ const FORGET_KEYS: [TableKey; 3] = [
 ];
 
 /// The keys of a rule.
-const RULE_KEYS: [TableKey; 5] = [
+const RULE_KEYS: [TableKey; 7] = [
     TableKey::required(
         "name",
         KeyKind::Text(Glob::MAX_LEN),
@@ -173,7 +182,20 @@ const RULE_KEYS: [TableKey; 5] = [
         KeyKind::AnyOf(&[KeyKind::ANY_DURATION, KeyKind::Table(&FORGET_KEYS)]),
         "How long its agents are kept after their last beats: for all states, or by state",
     ),
+    TableKey::optional(
+        "progress",
+        KeyKind::OneOf(|| PROGRESS.to_vec()),
+        "Counter of its agents that must move: the payload of their beats, or none whatever they say",
+    ),
+    TableKey::optional(
+        "no-progress-after",
+        KeyKind::ANY_DURATION,
+        "Time after which its agents are stalled whose counter stands",
+    ),
 ];
+
+/// The counters that a rule can name.
+const PROGRESS: [&str; 2] = ["payload", "none"];
 
 impl ReadTables for Rules {
     const NAME: &str = "rule";
@@ -182,14 +204,19 @@ impl ReadTables for Rules {
     const KEYS: &[TableKey] = &RULE_KEYS;
 
     fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
-        let [name, stall_after, success_exit, replaced_within, forget_after] = table.values(&RULE_KEYS)?;
+        let [name, stall_after, success_exit, replaced_within, forget_after, counter, no_progress_after] =
+            table.values(&RULE_KEYS)?;
         let (place, name) = table.name(name)?;
         let name = Glob::parse(name).map_err(|error| at(place, error))?;
         let stall_after = stall_after.map(|value| duration("stall-after", value)).transpose()?;
         let success_exit = success_exit.map(read_success_exit).transpose()?;
         let replaced_within = replaced_within.map(|value| grace("replaced-within", value)).transpose()?;
         let forget_after = forget_after.map(read_forget_after).transpose()?.unwrap_or_default();
-        let rule = Rule { stall_after, success_exit, replaced_within, forget_after, ..Rule::of(name) };
+        let is_payload = counter.map(read_counter).transpose()?;
+        let after = no_progress_after.map(|value| duration("no-progress-after", value)).transpose()?;
+        let progress = ProgressRule { is_payload, after };
+        let rule =
+            Rule { stall_after, success_exit, replaced_within, forget_after, progress, ..Rule::of(name) };
         Rules::add(self, rule).map_err(|error| at(place, error))
     }
 }
@@ -238,6 +265,20 @@ fn read_forget_after(value: &Value<'_>) -> Result<ForgetAfter, ParseError> {
     Ok(kept)
 }
 
+/// Whether the payload is a counter that must move.
+fn read_counter(value: &Value<'_>) -> Result<bool, ParseError> {
+    const KEY: &str = "progress";
+    match value.get_ref() {
+        DeValue::String(counter) if counter == PROGRESS[0] => Ok(true),
+        DeValue::String(counter) if counter == PROGRESS[1] => Ok(false),
+        DeValue::String(counter) => {
+            let fault = format!("{KEY}: `{}` is neither `payload` nor `none`", counter.escape_debug());
+            Err(at(value, fault))
+        }
+        other => Err(at(value, format!("{KEY}: {}", wrong_type(other, "`payload` or `none` is")))),
+    }
+}
+
 /// The keys of an expected agent.
 const EXPECTED_KEYS: [TableKey; 2] = [
     TableKey::required("name", KeyKind::Text(AgentName::MAX_LEN), "Name of the agent"),
@@ -269,6 +310,10 @@ pub(crate) fn check_policy(policy: &Policy) -> Result<(), Error> {
     } else if forget_after < stall_after || forget_after > MAX_DURATION {
         let fault = format!("{forget_after:?} is not between --stall-after and 366 days");
         faults.add("--forget-after", fault);
+    }
+    if policy.no_progress_after < MIN_STALL_AFTER || policy.no_progress_after > MAX_DURATION {
+        let fault = format!("{:?} is not between 10ms and 366 days", policy.no_progress_after);
+        faults.add("--no-progress-after", fault);
     }
     if policy.replaced_within > MAX_REPLACED_WITHIN {
         faults.add("--replaced-within", format!("{:?} is more than 10 minutes", policy.replaced_within));

@@ -67,6 +67,7 @@ impl Message {
                 stall_after: duration(control.stall_after_ms()),
                 busy_for: duration(control.busy_for_ms()),
                 labels: control.labels().map(|label| (label.key(), label.value())).collect(),
+                no_progress_after: duration(control.no_progress_after_ms()),
                 uid: None,
             }),
             ControlKind::Goodbye => ControlMessage::Goodbye {

@@ -15,6 +15,8 @@ pub struct Policy {
     pub stall_after: Duration,
     /// The adaptive timeouts of agents without a rule or a request.
     pub arrival: ArrivalPolicy,
+    /// How long the counter of an agent that makes progress may stand, where no rule and not the agent says it.
+    pub no_progress_after: Duration,
     /// How long a silent agent is kept after its last beat.
     pub forget_after: Duration,
     /// How long after the end of an agent's process another may take its place without an alarm, where no
@@ -51,6 +53,8 @@ pub struct Policy {
 impl Policy {
     /// The default time in which another may take the place of an agent without an alarm.
     pub const DEFAULT_REPLACED_WITHIN: Duration = Duration::from_secs(2);
+    /// The default time for which a counter may stand.
+    pub const DEFAULT_NO_PROGRESS_AFTER: Duration = Duration::from_secs(60);
     /// The default maximum silence that an agent may request.
     pub const DEFAULT_MAX_SILENCE: Duration = Duration::from_secs(3600);
     /// The default minimum number of agents for mass silence.
@@ -76,6 +80,7 @@ impl Default for Policy {
         Policy {
             stall_after: Duration::from_secs(5),
             arrival: ArrivalPolicy::default(),
+            no_progress_after: Policy::DEFAULT_NO_PROGRESS_AFTER,
             forget_after: Duration::from_secs(86_400),
             replaced_within: Policy::DEFAULT_REPLACED_WITHIN,
             rules: Rules::default(),

@@ -172,7 +172,10 @@ impl Tracker {
         // The slots of the wheel begin at multiples of powers of two.
         let grain = 1 << grain.ilog2();
         let half = deadline.before(stall_after / 2).as_nanos().checked_next_multiple_of(grain);
-        half.map_or(deadline, |half| MonoTime::from_nanos(half).min(deadline))
+        let check = half.map_or(deadline, |half| MonoTime::from_nanos(half).min(deadline));
+        let is_pending = !self.agents.slot(number).is_counter_due();
+        let moves_until = self.counter_deadline(number).filter(|_| is_pending);
+        moves_until.map_or(check, |until| check.min(until))
     }
 
     /// The identity of an agent.
@@ -325,6 +328,7 @@ impl Tracker {
             last_beat: slot.last_beat,
             silent_before: rest.silent_before(),
             silent_at_least: rest.silent_at_least(),
+            stood: slot.is_stuck().then(|| self.stood_for(number, slot.last_beat)),
         })
     }
 }

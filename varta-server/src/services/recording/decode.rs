@@ -198,7 +198,8 @@ fn introduction(fields: &Fields, name: Vec<u8>) -> Result<Hello, FormatError> {
         name,
         interval: time(flag::INTERVAL, fields.short.into())?,
         stall_after: time(flag::STALL_AFTER, fields.nonce)?,
-        busy_for: time(flag::BUSY_FOR, fields.timestamp)?,
+        busy_for: time(flag::BUSY_FOR, fields.timestamp & u64::from(u32::MAX))?,
+        no_progress_after: time(flag::NO_PROGRESS_AFTER, fields.timestamp >> 32)?,
         // Labels influence no verdict, and are not recorded.
         labels: Labels::default(),
         uid: None,

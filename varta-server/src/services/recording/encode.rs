@@ -91,19 +91,25 @@ pub(crate) fn encode_beat(beat: &ReceivedBeat, out: &mut Vec<u8>) {
 pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
     let ReceivedControl { received_at, sender, ref said } = *control;
     match said {
-        ControlMessage::Hello(Hello { name, interval, stall_after, busy_for, labels: _, uid: _ }) => {
+        ControlMessage::Hello(hello) => {
+            let Hello { name, interval, stall_after, busy_for, no_progress_after, labels: _, uid: _ } = hello;
             if let Some(name) = name {
                 put_name(name.as_str(), out);
             }
-            let times =
-                [(flag::INTERVAL, *interval), (flag::STALL_AFTER, *stall_after), (flag::BUSY_FOR, *busy_for)];
+            let times = [
+                (flag::INTERVAL, *interval),
+                (flag::STALL_AFTER, *stall_after),
+                (flag::BUSY_FOR, *busy_for),
+                (flag::NO_PROGRESS_AFTER, *no_progress_after),
+            ];
             let flags =
                 times.iter().filter(|(_, time)| time.is_some()).fold(0, |flags, (flag, _)| flags | flag);
-            let [interval, stall_after, busy_for] = times.map(|(_, time)| time.map_or(0, millis));
+            let [interval, stall_after, busy_for, stands] =
+                times.map(|(_, time)| time.map_or(0, millis).min(u32::MAX.into()));
             Fields {
                 short: u32::try_from(interval).unwrap_or(u32::MAX),
                 nonce: stall_after,
-                timestamp: busy_for,
+                timestamp: busy_for | stands << 32,
                 flags: flags | if name.is_some() { flag::NAME } else { 0 },
                 ..Fields::of_sender(kind::HELLO, received_at, sender)
             }

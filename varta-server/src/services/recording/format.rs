@@ -19,8 +19,8 @@ const LENGTH_TOLD: u32 = 64;
 /// The magic number at the beginning of a recording.
 const MAGIC: [u8; 8] = *b"VARTAREC";
 /// The version of the format: version 1 has no agents that are forgotten on request, version 2 none that speak
-/// sd_notify(3), and version 3 none that are known by their names alone.
-const VERSION: u32 = 4;
+/// sd_notify(3), version 3 none that are known by their names alone, and version 4 none that say that they count.
+const VERSION: u32 = 5;
 /// The offset of the checksum (CRC-32C), which covers everything before it.
 pub(super) const CRC_AT: usize = LENGTH - 4;
 /// The offset of a part of a name in its block, and the length of that part.
@@ -101,6 +101,7 @@ pub(super) mod flag {
     pub(in crate::services::recording) const UNAWAITED: u32 = 1_024;
     /// A failure has a status.
     pub(in crate::services::recording) const STATUS: u32 = 2_048;
+    pub(in crate::services::recording) const NO_PROGRESS_AFTER: u32 = 4_096;
 }
 
 /// The fields of a record, whose meaning depends on its kind.

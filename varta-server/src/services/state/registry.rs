@@ -56,13 +56,13 @@ pub(super) fn put(database: &Connection, agent: &AgentSnapshot, context: &Contex
         .prepare_cached(
             "INSERT INTO agents (origin, pid, twin, name, name_source, port, key, start_time, boot, verdict, status,
                 payload, terminal, beats, lost, stalls, asked_us, busy_until_ms, last_beat_ms, first_seen_ms, sweep,
-                unit, labels, silent_at_least, is_unawaited, said)
+                unit, labels, silent_at_least, is_unawaited, said, stood_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-                ?23, ?24, ?25, ?26)
+                ?23, ?24, ?25, ?26, ?27)
              ON CONFLICT DO UPDATE SET name = ?4, name_source = ?5, port = ?6, key = ?7, start_time = ?8, boot = ?9,
                 verdict = ?10, status = ?11, payload = ?12, terminal = ?13, beats = ?14, lost = ?15, stalls = ?16,
                 asked_us = ?17, busy_until_ms = ?18, last_beat_ms = ?19, sweep = ?21, unit = ?22, labels = ?23,
-                silent_at_least = ?24, is_unawaited = ?25, said = ?26,
+                silent_at_least = ?24, is_unawaited = ?25, said = ?26, stood_ms = ?27,
                 first_seen_ms = iif(start_time IS ?8, first_seen_ms, ?20)",
         )?
         .execute(params![
@@ -93,6 +93,7 @@ pub(super) fn put(database: &Connection, agent: &AgentSnapshot, context: &Contex
             agent.silent_at_least,
             agent.is_unawaited,
             agent.said.as_deref(),
+            agent.stood.map(|stood| whole(millis(stood))),
         ])?;
     Ok(())
 }
@@ -192,6 +193,7 @@ fn read_row(row: &Row<'_>, absence: &Absence) -> Option<PersistedAgent> {
         silent_at_least: is_least || number("silent_at_least").is_some_and(|flag| flag != 0),
         is_unawaited: number("is_unawaited").is_some_and(|flag| flag != 0),
         said: text("said").filter(|said| said.len() <= MAX_STATUS_LEN).map(Arc::from),
+        stood: unsigned("stood_ms").map(Duration::from_millis),
     };
     Some(PersistedAgent { agent, key: number("key").map(i64::cast_unsigned), boot: text("boot") })
 }

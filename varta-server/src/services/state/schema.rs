@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use crate::base::files::regular_file::{self, OpenFault, Symlink};
 
 /// The version of the schema, in the file's `user_version`.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 /// `VART`, in the file's `application_id`: a database of another program is never modified.
 const APPLICATION: i64 = 0x5641_5254;
 /// The longest time for which another process with a lock on the database may delay a write.
@@ -34,6 +34,7 @@ const TABLES: &str = "
         unit TEXT, labels TEXT,
         silent_at_least INTEGER NOT NULL DEFAULT 0,
         is_unawaited INTEGER NOT NULL DEFAULT 0, said TEXT,
+        stood_ms INTEGER,
         PRIMARY KEY (origin, pid, twin)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE history (
@@ -78,10 +79,20 @@ const FROM_VERSION_2: &str = "
     ALTER TABLE agents ADD COLUMN silent_at_least INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE history ADD COLUMN silent_at_least INTEGER NOT NULL DEFAULT 0;
 ";
-/// Migrates version 3 to version 4. Version 5 has [`TABLE_OF_JOBS`] besides.
+/// Migrates version 3 to version 4.
 const FROM_VERSION_3: &str = "
     ALTER TABLE agents ADD COLUMN is_unawaited INTEGER NOT NULL DEFAULT 0; ALTER TABLE agents ADD COLUMN said TEXT;
 ";
+/// Migrates version 5 to version 6.
+const FROM_VERSION_5: &str = "ALTER TABLE agents ADD COLUMN stood_ms INTEGER;";
+/// What makes the tables of each version, from the first on, into those of the next.
+const MIGRATIONS: [&[&str]; 5] = [
+    &[FROM_VERSION_1],
+    &[FROM_VERSION_2, TABLE_OF_SERVER],
+    &[FROM_VERSION_3],
+    &[TABLE_OF_JOBS],
+    &[FROM_VERSION_5],
+];
 /// The first bytes of a database.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
@@ -269,15 +280,11 @@ fn check_companion(path: &Path) -> io::Result<()> {
 /// Migrates the tables of an earlier version. This is for the first write and not for [`open`]: a server that
 /// cannot start for another reason leaves the database as it is.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), DatabaseError> {
-    match connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
-        1 => change(
-            connection,
-            &[FROM_VERSION_1, FROM_VERSION_2, TABLE_OF_SERVER, FROM_VERSION_3, TABLE_OF_JOBS],
-        ),
-        2 => change(connection, &[FROM_VERSION_2, TABLE_OF_SERVER, FROM_VERSION_3, TABLE_OF_JOBS]),
-        3 => change(connection, &[FROM_VERSION_3, TABLE_OF_JOBS]),
-        4 => change(connection, &[TABLE_OF_JOBS]),
-        _ => Ok(()),
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
+    let before = usize::try_from(version).ok().and_then(|version| version.checked_sub(1));
+    match before.and_then(|before| MIGRATIONS.get(before..)) {
+        Some(steps) if !steps.is_empty() => change(connection, &steps.concat()),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::domain::labels::Labels;
 use crate::domain::process::ProcessStart;
 use crate::domain::tracker::agents::names::{NameId, NameSource};
 use crate::domain::tracker::agents::origins::{SourceId, Sources};
+use crate::domain::tracker::agents::progress::ProgressWatch;
 use crate::domain::tracker::agents::session::{FramePosition, Handles, Newest, OtherSessions, Session};
 use crate::domain::tracker::agents::slot_flags::SlotFlags;
 use crate::domain::tracker::verdicts::transition::{LastReport, Twin};
@@ -50,8 +51,9 @@ pub(in crate::domain::tracker) struct AgentHot {
     pub(in crate::domain::tracker) usage: Usage,
     pub(in crate::domain::tracker) key: IndexKey,
     pub(in crate::domain::tracker) payload: u32,
-    /// The milliseconds without a beat after which it was called stalled, down or gone, while it is; 0 when
-    /// that is not known.
+    /// Of an agent that is stalled, down or gone: the milliseconds without a beat after which it was called that; 0
+    /// when that is not known. Of any other whose progress is watched: when its counter moved last, see
+    /// [`AgentHot::moved_at`].
     pub(in crate::domain::tracker) fell_after: u32,
     /// `None` for a vacant slot.
     pub(in crate::domain::tracker) verdict: Option<Verdict>,
@@ -109,6 +111,8 @@ pub(in crate::domain::tracker) struct AgentRare {
     pub(in crate::domain::tracker) said: Option<Arc<str>>,
     /// The user whose process it is, where that matters.
     pub(in crate::domain::tracker) uid: Option<u32>,
+    /// How its progress is watched.
+    pub(in crate::domain::tracker) progress: ProgressWatch,
 }
 
 /// The stall timeout that follows from what an agent said of itself.
@@ -178,6 +182,7 @@ impl AgentRare {
             && self.unit.is_none()
             && self.said.is_none()
             && self.uid.is_none()
+            && self.progress == ProgressWatch::default()
     }
 }
 
@@ -268,6 +273,12 @@ impl AgentHot {
     pub(in crate::domain::tracker) const fn set_page(&mut self, page: PageUse) {
         let (has_page, is_read) = (!matches!(page, PageUse::None), matches!(page, PageUse::Read));
         self.flags = self.flags.with(SlotFlags::PAGE, has_page).with(SlotFlags::PAGE_IS_READ, is_read);
+    }
+
+    /// Whether a beat that reports nothing new needs no more than to be noted.
+    #[inline]
+    pub(in crate::domain::tracker) const fn is_plain(&self) -> bool {
+        !self.flags.has(SlotFlags::SESSIONS | SlotFlags::COUNTER_DUE)
     }
 
     /// Whether anything is stored of sessions other than the newest.
@@ -422,6 +433,7 @@ impl AgentHot {
     /// Records an accepted frame.
     #[inline]
     pub(in crate::domain::tracker) fn accept(&mut self, frame: &Frame, at: MonoTime) {
+        self.note_counter(frame, at);
         self.last_beat = at;
         self.beats += 1;
         self.payload = frame.payload;

@@ -11,6 +11,7 @@ pub(in crate::domain::tracker) mod origins;
 pub(in crate::domain::tracker) mod pending_hellos;
 pub(in crate::domain::tracker) mod places;
 pub(in crate::domain::tracker) mod port_history;
+pub(in crate::domain::tracker) mod progress;
 pub(in crate::domain::tracker) mod request;
 pub(in crate::domain::tracker) mod session;
 pub(in crate::domain::tracker) mod slot_flags;

@@ -52,6 +52,8 @@ pub struct AgentSnapshot {
     /// Whether it may have been silent for longer: a server that was killed did not say when the last beat
     /// was.
     pub silent_at_least: bool,
+    /// For how long the counter of its progress had stood when it beat last, if it is stalled for that.
+    pub stood: Option<Duration>,
 }
 
 /// What the kernel knows of the process of a persisted agent.

@@ -25,6 +25,7 @@ impl Tracker {
                 Verdict::Down => Cause::Exited { code: None },
                 Verdict::Unknown => Cause::ObserverBlind,
                 Verdict::Stalled if slot.is_held_by_job() => self.held_cause(number),
+                Verdict::Stalled if slot.is_stuck() => Cause::NoProgress,
                 Verdict::Expected | Verdict::Stalled if is_local => Cause::Silent,
                 Verdict::Expected | Verdict::Stalled => Cause::Unreachable,
             };

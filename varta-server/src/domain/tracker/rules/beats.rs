@@ -50,7 +50,7 @@ impl Tracker {
         slot.verdict == Some(Verdict::Up(frame.status))
             && !slot.terminal
             && !frame.is_terminal()
-            && !slot.has_others()
+            && slot.is_plain()
             && slot.session.followed_by(frame) == Some((0, false))
             && slot.last_beat <= beat.received_at
             && !self.adaptive_timeouts.is_on()
@@ -121,8 +121,10 @@ impl Tracker {
         let due = self.adaptive_timeouts.is_on().then(|| self.deadline(number));
         let slot = self.agents.slot_mut(number);
         // A beat that reports something new is never refused for its rate.
-        let was_away = !matches!(slot.verdict, Some(Verdict::Up(_))) && !slot.is_held_by_job();
-        let is_news = frame.status != slot.status || frame.is_terminal() || was_away;
+        let was_stuck = slot.is_stuck();
+        let was_away = !matches!(slot.verdict, Some(Verdict::Up(_))) && !slot.is_held_by_job() && !was_stuck;
+        let moves_again = was_stuck && slot.is_moved_by(frame);
+        let is_news = frame.status != slot.status || frame.is_terminal() || was_away || moves_again;
         if !is_news && let Some(limited) = self.limit(number, at) {
             let is_next = self.agents.slot_mut(number).note_limited(frame, at);
             if let Some(due) = due.filter(|_| is_next) {
@@ -209,19 +211,34 @@ impl Tracker {
         let slot = self.agents.slot_mut(number);
         let silence = at.since(slot.last_beat);
         let panicked = beat.frame.is_terminal() && !slot.terminal;
+        let has_moved = slot.is_moved_by(&beat.frame);
         slot.accept(&beat.frame, at);
         let Some(before) = slot.verdict else { return };
-        let is_held = slot.is_held_by_job();
+        let is_stuck = slot.is_stuck();
+        let is_held = slot.is_held_by_job() || is_stuck && !has_moved;
         let after = if is_held { before } else { before.next(Event::Beat(beat.frame.status)) };
+        let is_due = slot.is_counter_due() && !is_stuck;
+        let silence = if is_stuck { self.stood_for(number, at) } else { silence };
+        if is_stuck {
+            // It beats, whatever its counter does.
+            self.end_absence(number);
+        } else if is_due {
+            self.review_counter(number, has_moved, at);
+        }
         if after == before && !panicked {
             return;
         }
+        let slot = self.agents.slot_mut(number);
         slot.verdict = Some(after);
+        if !matches!(before, Verdict::Up(_) | Verdict::Unknown) && !is_held {
+            self.agents.slot_mut(number).begin_counting();
+        }
         self.recount(before, after);
         let silence = silence + self.end_absence(number);
         let cause = match before {
             _ if panicked => Cause::Panicked,
             Verdict::Up(_) => Cause::Reported,
+            _ if is_stuck => Cause::Progressed,
             Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Unknown | Verdict::Expected => {
                 Cause::Recovered
             }

@@ -11,7 +11,7 @@ use crate::domain::beat::{ControlMessage, Hello, Origin, ReceivedControl, Sender
 use crate::domain::expected::ExpectedAgents;
 use crate::domain::outcome::FrameOutcome;
 use crate::domain::process::identity::Processes;
-use crate::domain::rules::Rules;
+use crate::domain::rules::{ProgressRule, Rules};
 use crate::domain::tracker::agents::agent::{AskedTimeout, IndexKey, PageUse};
 use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::session::Session;
@@ -89,7 +89,7 @@ impl Tracker {
 
     /// Applies what an agent says of itself in a Hello, within bounds. Returns whether it took another name.
     pub(super) fn introduce(&mut self, number: u32, introduction: &Hello, at: MonoTime) -> bool {
-        let Hello { name, interval, stall_after, busy_for, labels, uid } = introduction;
+        let Hello { name, interval, stall_after, busy_for, no_progress_after, labels, uid } = introduction;
         if self.has_jobs()
             && uid.is_some()
             && self.agents.rest(number).extra.as_ref().is_none_or(|extra| extra.uid != *uid)
@@ -111,6 +111,9 @@ impl Tracker {
                 self.note(number);
             }
             self.forget_if_promised(number);
+        }
+        if let Some(after) = no_progress_after {
+            self.declare_progress(number, *after);
         }
         if !labels.is_empty() && *labels != self.labels(number) {
             self.agents.rest_mut(number).extra.get_or_insert_default().labels = labels.clone();
@@ -235,10 +238,15 @@ impl Tracker {
     pub(super) fn apply_rules(&mut self, number: u32) {
         let due = self.deadline(number);
         let rest = self.agents.rest_mut(number);
-        let ruled = self.policy.rules.stall_after_for(self.names.get(rest.name));
-        if ruled.is_some() || rest.extra.is_some() {
-            rest.extra.get_or_insert_default().ruled = ruled;
+        let name = self.names.get(rest.name);
+        let ruled = self.policy.rules.stall_after_for(name);
+        let progress = self.policy.rules.progress_for(name);
+        if ruled.is_some() || progress != ProgressRule::default() || rest.extra.is_some() {
+            let extra = rest.extra.get_or_insert_default();
+            extra.ruled = ruled;
+            extra.progress.ruled = progress;
             self.forget_if_promised(number);
+            self.watch_progress(number);
             self.reschedule_earlier(number, due);
         }
     }

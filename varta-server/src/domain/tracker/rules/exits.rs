@@ -155,6 +155,7 @@ impl Tracker {
         let slot = self.agents.slot_mut(number);
         let Some(before) = slot.verdict.replace(after) else { return };
         slot.set_held_by_job(false);
+        slot.set_counter_due(false);
         slot.note_fallen(change.at);
         self.wheel.arm(number, self.forget_at(number, after));
         self.recount(before, after);

@@ -42,8 +42,13 @@ impl Tracker {
         let awaited = self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited);
         let looking =
             matches!(self.agents.rest(number).inquiry, Inspection::Looking | Inspection::LookingAgain);
-        if awaited && looking && self.deadline(number) <= now {
+        if !awaited || !looking {
+            return;
+        }
+        if self.deadline(number) <= now {
             self.decide(number, now, seen);
+        } else if self.stands(number, now) {
+            self.mark_stuck(number, now, seen);
         }
     }
 
@@ -118,6 +123,9 @@ impl Tracker {
             return self.wheel.arm(number, deadline);
         }
         if now < deadline {
+            if self.stands(number, now) {
+                return self.judge_standing(number, now);
+            }
             self.note_unseen(number, now);
             let half = self.first_check(number);
             let slot = self.agents.slot_mut(number);
@@ -143,7 +151,8 @@ impl Tracker {
                     _,
                 ) => {}
             }
-            self.wheel.arm(number, deadline);
+            let moves_until = self.counter_deadline(number).filter(|until| now < *until);
+            self.wheel.arm(number, moves_until.map_or(deadline, |until| deadline.min(until)));
             return;
         }
         if !self.has_read(number) {
@@ -177,7 +186,7 @@ impl Tracker {
 
     /// Whether the newest beat in an agent's page is known; if not, requests a read. A page that has been
     /// read and gave no beat has none.
-    fn has_read(&mut self, number: u32) -> bool {
+    pub(super) fn has_read(&mut self, number: u32) -> bool {
         let slot = self.agents.slot_mut(number);
         match slot.page() {
             PageUse::None => true,
@@ -253,7 +262,7 @@ impl Tracker {
     }
 
     /// Requests an inspection of a process, if the budget allows it.
-    fn ask_for_look(&mut self, process: ProcessId, depth: InspectionDepth, now: MonoTime) -> bool {
+    pub(super) fn ask_for_look(&mut self, process: ProcessId, depth: InspectionDepth, now: MonoTime) -> bool {
         let may = self.inspection_budget.allow(now);
         if may {
             self.requests.push_back(TrackerRequest::Look { process, depth });
@@ -319,6 +328,7 @@ impl Tracker {
             )
         };
         slot.verdict = Some(after);
+        slot.set_counter_due(false);
         slot.note_fallen(now);
         rest.stalls = rest.stalls.saturating_add(1);
         rest.inquiry = Inspection::None;

@@ -14,5 +14,6 @@ mod mass_silence;
 pub(super) mod named;
 mod notifications;
 mod persistence;
+mod progress;
 mod remote_identity;
 mod succession;

@@ -17,6 +17,7 @@ use crate::domain::process::{ExitStatus, Lineage, PidfdTag, ProcessStart};
 use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, AgentRare, AskedTimeout, IndexKey};
 use crate::domain::tracker::agents::names::Departed;
 use crate::domain::tracker::agents::origins::SourceId;
+use crate::domain::tracker::agents::progress::ProgressWatch;
 use crate::domain::tracker::agents::session::Session;
 use crate::domain::tracker::agents::slot_flags::SlotFlags;
 use crate::domain::tracker::agents::snapshot::{AgentSnapshot, Fate};
@@ -79,6 +80,8 @@ impl Tracker {
         .from(origin);
         // What no kernel says anything of would otherwise be there for ever.
         slot.set_unawaited(agent.is_unawaited && fate != Fate::Unknown);
+        // Nobody beats that has ended.
+        slot.set_counter_due(verdict == Verdict::Stalled && agent.stood.is_some() && !has_ended);
         let longest = now + self.longest_silence();
         let extra = AgentRare {
             // The agent's next Hello says whether that is its request or three of its intervals.
@@ -89,6 +92,11 @@ impl Tracker {
             labels: agent.labels.clone(),
             unit: agent.unit.clone(),
             said: agent.said.clone(),
+            progress: ProgressWatch {
+                stands_since: now,
+                stood_before: agent.stood.unwrap_or_default() + agent.silent_before,
+                ..ProgressWatch::default()
+            },
             ..AgentRare::default()
         };
         // A process that cannot be identified by its start time has none.

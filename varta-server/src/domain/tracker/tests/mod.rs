@@ -15,6 +15,7 @@ mod named;
 mod notifications;
 mod pages;
 mod policy;
+mod progress;
 mod promises;
 mod remembered;
 mod remote;

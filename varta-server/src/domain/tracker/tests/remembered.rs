@@ -38,6 +38,7 @@ fn kept(verdict: Verdict) -> AgentSnapshot {
         is_unawaited: false,
         said: None,
         silent_at_least: false,
+        stood: None,
     }
 }
 

@@ -74,11 +74,15 @@ pub enum Cause {
     Overran,
     /// A run of a job has begun while another was under way.
     Overlapped,
+    /// It beats, and the counter of its progress stands.
+    NoProgress,
+    /// The counter of its progress moves again.
+    Progressed,
 }
 
 impl Cause {
     /// Every cause's name, in the order in which metrics list them.
-    pub const NAMES: [&'static str; 26] = [
+    pub const NAMES: [&'static str; 28] = [
         "first_beat",
         "reported",
         "recovered",
@@ -105,6 +109,8 @@ impl Cause {
         "late",
         "overran",
         "overlapped",
+        "no_progress",
+        "progressed",
     ];
 
     /// Its place in [`Cause::NAMES`].
@@ -137,6 +143,8 @@ impl Cause {
             Cause::Late => 23,
             Cause::Overran => 24,
             Cause::Overlapped => 25,
+            Cause::NoProgress => 26,
+            Cause::Progressed => 27,
         }
     }
 

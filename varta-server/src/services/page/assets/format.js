@@ -82,6 +82,8 @@ const CAUSES = {
   observer_blind: 'the server could not see it',
   failed: 'failed',
   late: 'late',
+  no_progress: 'beats and does not move',
+  progressed: 'moves again',
   overran: 'takes too long',
   overlapped: 'two at once',
   never_seen: 'never came',

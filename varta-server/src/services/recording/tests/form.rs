@@ -95,6 +95,7 @@ fn all() -> Vec<InputRecord> {
         interval: seconds(1),
         stall_after: seconds(5),
         busy_for: seconds(60),
+        no_progress_after: seconds(90),
         ..Hello::default()
     };
     let process_id =
@@ -114,6 +115,8 @@ fn all() -> Vec<InputRecord> {
         remote(Sender::secure_udp("[fd00::1]:4000".parse().unwrap(), PID, KeyId(3))),
         control(ControlMessage::Hello(whole)),
         control(ControlMessage::Hello(Hello::default())),
+        control(ControlMessage::Hello(Hello { no_progress_after: seconds(0), ..Hello::default() })),
+        control(ControlMessage::Hello(Hello { busy_for: seconds(60), ..Hello::default() })),
         control(ControlMessage::Goodbye { nonce: 5, timestamp: 6, reason: Some(GoodbyeReason::Restart) }),
         control(ControlMessage::Goodbye { nonce: 5, timestamp: 6, reason: None }),
         control(ControlMessage::Attach),
@@ -241,8 +244,8 @@ fn a_file_of_another_kind_or_version_is_told_from_a_broken_one() {
     };
     assert_eq!(with(0, b'v'), Err(FormatError::NotARecording));
     assert_eq!(
-        [0, 5].map(|version| with(8, version)),
-        [0, 5].map(|found| Err(FormatError::Version { found }))
+        [0, 6].map(|version| with(8, version)),
+        [0, 6].map(|found| Err(FormatError::Version { found }))
     );
     assert_eq!(with(8, 1), Err(FormatError::Checksum), "version 1 is read");
     assert_eq!(with(30, 1), Err(FormatError::Checksum));

@@ -179,6 +179,7 @@ fn agent(pid: u32) -> AgentSnapshot {
         silent_before: Duration::from_secs(10),
         is_unawaited: true,
         said: Some("Serving \"all\"\u{e9}".into()),
+        stood: Some(Duration::from_millis(1_500)),
         silent_at_least: false,
     }
 }
