@@ -41,6 +41,8 @@ pub(crate) struct ControlSchedule {
     /// The end of the time for which the program has declared itself busy, until a Hello has reported that
     /// end.
     busy_until: Option<u64>,
+    /// Whether the program has said that the payload is a counter, other than by its profile.
+    counts: bool,
     /// The session id, the same in all control datagrams of a session. It is drawn for the first of them,
     /// because most sessions send none.
     session: Option<[u8; 16]>,
@@ -61,6 +63,7 @@ impl ControlSchedule {
             is_introduction,
             unsent: 0,
             busy_until: None,
+            counts: false,
             session: None,
             #[cfg(feature = "tokio")]
             reconnects: 0,
@@ -96,7 +99,7 @@ impl ControlSchedule {
         {
             self.reconnects = self.reconnects.wrapping_add(1);
         }
-        if self.profile.is_some() || self.busy_until.is_some() {
+        if self.introduces() || self.busy_until.is_some() {
             self.hello_due = 0;
             self.is_introduction = true;
         }
@@ -116,6 +119,21 @@ impl ControlSchedule {
         Ok(())
     }
 
+    /// Returns whether there is anything that a server must be told again and again.
+    const fn introduces(&self) -> bool {
+        self.profile.is_some() || self.counts
+    }
+
+    /// Makes a Hello due that says that the payload is a counter, unless one has said it.
+    #[inline]
+    pub(crate) const fn declare_progress(&mut self) {
+        if !self.counts {
+            self.counts = true;
+            self.hello_due = 0;
+            self.is_introduction = true;
+        }
+    }
+
     /// Sets the time until which the agent is busy.
     pub(crate) const fn set_busy_until(&mut self, timestamp: u64) {
         self.busy_until = Some(timestamp);
@@ -123,7 +141,11 @@ impl ControlSchedule {
 
     /// Resets the schedule for the session of a forked child, which inherits the profile and no busy time.
     pub(crate) fn handle_fork(&mut self) {
+        let counts = self.counts;
         *self = Self::new(self.profile.take());
+        if counts {
+            self.declare_progress();
+        }
     }
 
     /// Schedules the next Hello after one with this outcome: with the next beat if it was dropped, and after
@@ -138,9 +160,9 @@ impl ControlSchedule {
         if self.busy_until.is_some_and(|until| until <= timestamp) {
             self.busy_until = None;
         }
-        self.hello_due = match self.profile {
-            Some(_) => timestamp.saturating_add(nanoseconds(HELLO_INTERVAL)).min(NEVER - 1),
-            None => NEVER,
+        self.hello_due = match self.introduces() {
+            true => timestamp.saturating_add(nanoseconds(HELLO_INTERVAL)).min(NEVER - 1),
+            false => NEVER,
         };
     }
 
@@ -153,6 +175,10 @@ impl ControlSchedule {
         let mut hello = Hello::new(header.pid, header.timestamp, header.nonce, self.session());
         if let Some(profile) = &self.profile {
             profile.fill(&mut hello);
+        }
+        if self.counts {
+            // As long as the server thinks right.
+            hello.no_progress_after_ms = hello.no_progress_after_ms.or(Some(0));
         }
         hello.unsent = Some(self.unsent);
         hello.busy_for_ms = self.busy_until.map(|until| milliseconds(until.saturating_sub(header.timestamp)));

@@ -61,6 +61,8 @@
 //!   when it is stopped or dropped. Dropping a handle sends nothing, because a program that fails drops its
 //!   handles too.
 //! - [`Varta::busy_for`]: the agent will be silent for a while.
+//! - [`Varta::progress`], [`Heartbeat::progress`] and [`Guard::progress`], or [`Builder::no_progress_after`]: the payload
+//!   is a counter that must move, so that an agent that beats and does nothing is found out.
 //!
 //! ```
 //! # let dir = tempfile::tempdir()?;

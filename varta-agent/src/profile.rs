@@ -22,6 +22,7 @@ pub(crate) struct Profile {
     name: Option<AgentName>,
     interval_ms: Option<u32>,
     stall_after_ms: Option<u32>,
+    no_progress_after_ms: Option<u32>,
     labels: LabelSet,
 }
 
@@ -55,6 +56,13 @@ impl Profile {
         Ok(())
     }
 
+    pub(crate) fn set_no_progress_after(&mut self, after: Duration) -> Result<(), ProfileError> {
+        let what = "the time for which a counter may stand";
+        self.no_progress_after_ms =
+            Some(milliseconds(after).ok_or(ProfileError::OutOfRange { what, actual: after })?);
+        Ok(())
+    }
+
     pub(crate) fn add_label(&mut self, key: &str, value: &str) -> Result<(), ProfileError> {
         let label = || format!("{key}={value}");
         let parsed =
@@ -77,6 +85,7 @@ impl Profile {
         hello.name = self.name.as_ref();
         hello.interval_ms = self.interval_ms;
         hello.stall_after_ms = self.stall_after_ms;
+        hello.no_progress_after_ms = self.no_progress_after_ms;
         hello.labels = &self.labels;
     }
 }

@@ -4,12 +4,14 @@
 //! worker holds a [`Guard`] and ticks, and the heartbeat task checks all guards before each beat.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::agent::lower_bits;
 
 /// Represents one piece of work that must make progress. Created by
 /// [`Heartbeat::guard`](crate::Heartbeat::guard).
@@ -57,6 +59,36 @@ impl Guard {
         if !self.state.ticked.load(Ordering::Relaxed) {
             self.state.ticked.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Records progress, and how much work was done so far: a count that changes with it.
+    ///
+    /// The beats have the count as their payload, of which it is the lower 32 bits, and if several guards of a heartbeat
+    /// count, their sum. They declare it as a counter, so that the server finds it out too when the count stands: see
+    /// [`Varta::progress`](crate::Varta::progress). The cost is that of a tick.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use varta_agent::Varta;
+    ///
+    /// let heartbeat = Varta::disabled().spawn_heartbeat(Duration::from_secs(1))?;
+    /// let guard = heartbeat.guard("consumer", Duration::from_secs(30));
+    /// for offset in 1..=3 {
+    ///     // … handle the message at this offset …
+    ///     guard.progress(offset);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn progress(&self, count: u64) {
+        self.state.count.store(lower_bits(count), Ordering::Relaxed);
+        if !self.state.counts.load(Ordering::Relaxed) {
+            self.state.counts.store(true, Ordering::Relaxed);
+        }
+        self.tick();
     }
 
     /// Makes beats have the status [`Critical`](crate::Status::Critical) while this guard is overdue, instead
@@ -118,6 +150,9 @@ struct GuardState {
     /// Whether there was a tick since the last check. A flag and not a time, so that a tick reads no clock.
     ticked: AtomicBool,
     is_critical: AtomicBool,
+    /// The work done, and whether the program says how much.
+    count: AtomicU32,
+    counts: AtomicBool,
     /// Whether the guard was dropped by a panic.
     is_abandoned: AtomicBool,
 }
@@ -162,6 +197,8 @@ impl Guards {
             limit,
             ticked: AtomicBool::new(false),
             is_critical: AtomicBool::new(false),
+            count: AtomicU32::new(0),
+            counts: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
         });
         let entry =
@@ -182,6 +219,13 @@ impl Guards {
             log(&state, silence);
         }
         progress
+    }
+
+    /// Returns the sum of all counts; `None` if no guard counts.
+    pub(crate) fn count(&self) -> Option<u32> {
+        let list = self.list();
+        let counting = list.entries.iter().filter(|entry| entry.state.counts.load(Ordering::Relaxed));
+        counting.map(|entry| entry.state.count.load(Ordering::Relaxed)).reduce(u32::wrapping_add)
     }
 
     fn take_update(&self, now: Instant) -> Option<ProgressUpdate> {

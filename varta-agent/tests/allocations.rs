@@ -290,8 +290,9 @@ fn a_tick_of_a_guard() {
     let heartbeat = Varta::disabled().spawn_heartbeat(Duration::from_secs(1)).unwrap();
     let guard = heartbeat.guard("consumer", Duration::from_secs(30));
     let before = ALLOCATIONS.load(Ordering::Relaxed);
-    for _ in 0..1000 {
+    for count in 0..1000 {
         guard.tick();
+        guard.progress(count);
     }
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
 }

@@ -185,3 +185,21 @@ fn a_runtime_that_is_blocked_falls_silent() {
         common::await_beats(&heartbeat, beaten + 1).await;
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn beats_have_the_count_of_the_heartbeat_or_the_sum_of_those_of_its_guards() {
+    let tape = Tape::default();
+    let heartbeat = tape.heartbeat(SECOND);
+    between_beats(&tape).await;
+    heartbeat.progress(7);
+    beats_in(&tape, 1).await;
+    let [one, other] = ["one", "other"].map(|name| heartbeat.guard(name, SECOND * 30));
+    one.progress(u64::from(u32::MAX));
+    beats_in(&tape, 1).await;
+    other.progress(3);
+    beats_in(&tape, 2).await;
+    drop((one, other));
+    beats_in(&tape, 1).await;
+    let payloads: Vec<_> = tape.frames().iter().map(|frame| frame.payload).collect();
+    assert_eq!(payloads, [0, 7, u32::MAX, 2, 2, 7]);
+}

@@ -8,6 +8,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use varta_proto::Status;
 use varta_proto::control::{EncodedControl, GoodbyeReason, MAX_CONTROL_LEN};
 
 use super::handle::Varta;
@@ -79,6 +80,46 @@ impl<T: BeatTransport> Varta<T> {
     /// ```
     pub fn busy_for(&mut self, span: Duration) -> BeatOutcome {
         self.busy_for_at(Instant::now(), span)
+    }
+
+    /// Sends a beat with status ok that says how much work this process has done: a count that changes while it makes
+    /// progress. An agent that beats and whose count stands for too long is stalled, because it makes no progress.
+    ///
+    /// The count is the payload of the beat, of which it has the lower 32 bits; any change of it is progress. The first
+    /// call sends a Hello, which says that the payload is a counter from now on: a beat with another status has the
+    /// same count as its payload. How long the count may stand is set by
+    /// [`no_progress_after`](crate::Builder::no_progress_after), by a rule of the server, or by its default of a
+    /// minute. All else is as by [`beat`](Self::beat): it never blocks, and allocates nothing.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("varta.sock");
+    /// # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
+    /// use varta_agent::{Control, Varta};
+    ///
+    /// let mut agent = Varta::connect(&path)?;
+    /// for message in 1..=3 {
+    ///     // … handle it …
+    ///     let _ = agent.progress(message);
+    /// }
+    ///
+    /// let mut datagram = [0; 512];
+    /// let length = server.recv(&mut datagram)?;
+    /// assert_eq!(Control::decode(&datagram[..length])?.no_progress_after_ms(), Some(0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn progress(&mut self, count: u64) -> BeatOutcome {
+        self.declare_progress();
+        self.beat(Status::Ok, lower_bits(count))
+    }
+
+    /// Says that the payload is a counter, from the next beat on.
+    #[inline]
+    pub(crate) const fn declare_progress(&mut self) {
+        if self.enabled {
+            self.control_schedule.declare_progress();
+        }
     }
 
     pub(super) fn busy_for_at(&mut self, now: Instant, span: Duration) -> BeatOutcome {
@@ -174,4 +215,12 @@ impl<T: BeatTransport> Varta<T> {
             Err(error) => classify_send_error(&error),
         }
     }
+}
+
+/// Returns the part of a count that fits a payload.
+#[inline]
+pub(crate) const fn lower_bits(count: u64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "that is what it is for")]
+    let lower = count as u32;
+    lower
 }

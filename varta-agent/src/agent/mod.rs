@@ -11,4 +11,6 @@ mod hooks;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "tokio")]
+pub(crate) use control::lower_bits;
 pub use handle::Varta;

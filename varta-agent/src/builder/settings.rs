@@ -157,6 +157,28 @@ impl<S> Builder<S> {
         self.set_profile(|profile| profile.set_stall_after(stall_after))
     }
 
+    /// Declares that the payload of the beats is a counter of the work done, which must move: an agent that beats and
+    /// whose payload has been the same for this time is stalled, because it makes no progress. Rounded up to
+    /// milliseconds; zero and more than 49 days are errors of `connect`.
+    ///
+    /// [`Varta::progress`] declares it too, with the time that the server has set. An operator can set another time
+    /// for this agent's name, or that nobody looks at its counter. Servers without support for progress take no notice.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use varta_agent::Varta;
+    ///
+    /// let mut agent = Varta::builder().no_progress_after(Duration::from_secs(60)).connect()?;
+    /// for message in 1..=3 {
+    ///     // … handle it …
+    ///     let _ = agent.progress(message);
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn no_progress_after(self, after: Duration) -> Self {
+        self.set_profile(|profile| profile.set_no_progress_after(after))
+    }
+
     /// Adds a label by which operators sort agents: the key of the form of a Prometheus label name, the value
     /// any text without control characters. An agent has at most 8 labels, no two with one key, with some 350
     /// bytes in all; more are an error of `connect`.

@@ -15,7 +15,7 @@ use varta_proto::control::GoodbyeReason;
 
 use super::admission::AdmissionCheck;
 use super::task::{HeartbeatState, HeartbeatTask, Report};
-use crate::agent::Varta;
+use crate::agent::{Varta, lower_bits};
 use crate::check::Admission;
 use crate::outcome::{BeatError, BeatOutcome, DropReason};
 use crate::profile::ProfileError;
@@ -85,8 +85,13 @@ impl<T: BeatTransport> Varta<T> {
         self.set_heartbeat_interval(interval).map_err(ProfileError::into_io)?;
         self.ensure_reconnects();
         let not_busy = (0, Instant::now());
-        let (state, task_state) =
-            watch::channel(HeartbeatState { status: Status::Ok, payload: 0, busy: not_busy, goodbye: None });
+        let (state, task_state) = watch::channel(HeartbeatState {
+            status: Status::Ok,
+            payload: 0,
+            counts: false,
+            busy: not_busy,
+            goodbye: None,
+        });
         let (task_report, report) = watch::channel(Report {
             beats_sent: 0,
             last_outcome: None,
@@ -159,6 +164,32 @@ impl Heartbeat {
     pub fn set_payload(&self, payload: u32) {
         self.state.send_if_modified(|state| {
             state.payload = payload;
+            false
+        });
+    }
+
+    /// Says how much work this process has done, as [`Varta::progress`] does: the count is the payload of the beats, from
+    /// the next one on, and a server that finds it unchanged for too long says that this process makes no progress.
+    ///
+    /// What several tasks do is counted by their [guards](crate::Guard::progress), which go before this count.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use varta_agent::Varta;
+    ///
+    /// let heartbeat = Varta::disabled().spawn_heartbeat(Duration::from_secs(1))?;
+    /// for message in 1..=3 {
+    ///     // … handle it …
+    ///     heartbeat.progress(message);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn progress(&self, count: u64) {
+        self.state.send_if_modified(|state| {
+            (state.payload, state.counts) = (lower_bits(count), true);
             false
         });
     }

@@ -28,6 +28,8 @@ const MAX_RETRY_DELAY: Duration = Duration::from_millis(8);
 pub(super) struct HeartbeatState {
     pub(super) status: Status,
     pub(super) payload: u32,
+    /// Whether the payload is a counter of the work done.
+    pub(super) counts: bool,
     /// The number of calls of `busy_for`, and the time until which the last one lasts.
     pub(super) busy: (u64, Instant),
     /// Set when the heartbeat ends, unless it ends by a panic.
@@ -96,14 +98,18 @@ impl<T: BeatTransport> HeartbeatTask<T> {
     /// Sends a beat, unless a guard is stuck: then it sends nothing, because anything would count as a sign
     /// of life.
     fn beat(&mut self, now: Instant) -> Option<BeatOutcome> {
-        let HeartbeatState { status, payload, busy, .. } = *self.state.borrow_and_update();
+        let HeartbeatState { status, payload, counts, busy, .. } = *self.state.borrow_and_update();
+        let count = self.guards.count();
+        if counts || count.is_some() {
+            self.agent.declare_progress();
+        }
         self.send_busy(now, busy);
         let status = match self.guards.check(now, self.interval, now < busy.1) {
             Progress::Good => status,
             Progress::Critical => Status::Critical,
             Progress::Stuck => return None,
         };
-        let outcome = self.agent.beat(status, payload);
+        let outcome = self.agent.beat(status, count.unwrap_or(payload));
         self.report.send_modify(|report| {
             report.beats_sent += u64::from(outcome.is_sent());
             report.last_outcome = Some(outcome);

@@ -5,20 +5,20 @@ use super::*;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A control datagram as the transport received it.
-struct SentControl {
+pub(super) struct SentControl {
     /// The number of frames before it.
     frames_before: usize,
     bytes: Vec<u8>,
 }
 
 impl SentControl {
-    fn control(&self) -> Control<'_> {
+    pub(super) fn control(&self) -> Control<'_> {
         Control::decode(&self.bytes).unwrap()
     }
 }
 
 impl Scripted {
-    fn controls_sent(&self) -> Vec<SentControl> {
+    pub(super) fn controls_sent(&self) -> Vec<SentControl> {
         let controls_sent = self.0.lock().unwrap().controls_sent.clone();
         controls_sent.into_iter().map(|(frames_before, bytes)| SentControl { frames_before, bytes }).collect()
     }

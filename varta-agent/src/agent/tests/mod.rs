@@ -1,4 +1,5 @@
 mod control;
+mod progress;
 
 use std::collections::VecDeque;
 use std::io;
