@@ -34,7 +34,7 @@ else:
 if install is not None:
     install(*told)
 handles = [connect(*told)]
-status = Status.OK
+status, payload = Status.OK, 7
 due = time.monotonic()
 print("ready", flush=True)
 while True:
@@ -50,6 +50,8 @@ while True:
             handles = [connect(*told)]
         elif command[0] == "status":
             status = Status[command[1].upper()]
+        elif command[0] == "count":
+            payload += 1
         elif command[0] == "panic":
             print("ok", flush=True)
             raise RuntimeError("as the test wished")
@@ -59,5 +61,5 @@ while True:
         print("ok", flush=True)
     else:
         for handle in handles:
-            handle.beat(status, 7)
+            handle.beat(status, payload)
         due = time.monotonic() + 0.1

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use varta_integration_tests::{
-    AgentProcess, Network, Route, Scrape, Server, Signal, Watch, agent, loopbacks,
+    AgentProcess, Network, Options, Route, Scrape, Scratch, Server, Signal, Watch, agent, loopbacks,
 };
 
 /// A deadline comes soon after the last beat.
@@ -55,6 +55,28 @@ fn the_published_python_client_is_served_like_our_own() {
     let server = Server::start(STALL_AFTER);
     let Some(worker) = AgentProcess::start_python(&Route::Unix(server.socket().into())) else { return };
     assert_it_is_served_like_our_own(&server, worker);
+}
+
+/// What must hold of a published client, which cannot say that it counts, under a rule that says it.
+#[track_caller]
+fn assert_that_it_counts(start: impl FnOnce(&Route) -> Option<AgentProcess>) {
+    let scratch = Scratch::make();
+    let config = "[[rule]]\nname = \"*\"\nprogress = \"payload\"\nno-progress-after = \"500ms\"\n";
+    let server = Server::start(Options::from(["--stall-after", "1h"]).config(&scratch, config));
+    let Some(mut worker) = start(&Route::Unix(server.socket().into())) else { return };
+    let pid = worker.pid();
+    server.expect(agent(pid).stalled().because("no_progress"));
+    let before = server.scrape().of_agent("varta_beats_total", pid);
+    server.await_scrape("it beats on", |scrape| scrape.of_agent("varta_beats_total", pid) > before + 2.0);
+    assert_eq!(server.scrape().value("varta_agents", &[("state", "stalled")]), 1.0);
+    worker.ask("count");
+    server.expect(agent(pid).up().because("progressed"));
+}
+
+#[test]
+fn the_published_clients_make_progress_under_a_rule() {
+    assert_that_it_counts(|route| Some(AgentProcess::start_foreign(route)));
+    assert_that_it_counts(AgentProcess::start_python);
 }
 
 /// The value of an agent's row in the observer's metrics.

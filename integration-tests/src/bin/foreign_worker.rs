@@ -1,6 +1,6 @@
 //! A small agent of the published client crate: `it-foreign --socket PATH`, or another way as `it-worker`
 //! goes it, and then the commands `second` (opens one more handle, and beats with all), `recreate` (closes
-//! all and opens one), `status ok|degraded|critical` and `panic`, each on a line of standard input.
+//! all and opens one), `status ok|degraded|critical`, `count` (the payload is one more) and `panic`, each on a line of standard input.
 
 #![allow(clippy::print_stdout, reason = "this is how it answers")]
 
@@ -30,7 +30,7 @@ fn run() -> Fallible<()> {
     install_panic_handler(&route)?;
     let mut handles = vec![connect(&route)?];
     let mut commands = Commands::from_stdin()?;
-    let mut status = Status::Ok;
+    let (mut status, mut payload) = (Status::Ok, 7);
     let mut due = Instant::now();
     println!("ready {}", std::process::id());
     loop {
@@ -40,7 +40,7 @@ fn run() -> Fallible<()> {
             ReceivedCommand::Nothing => {
                 for handle in &mut handles {
                     // A beat that is lost is followed by another.
-                    let _ = handle(status, 7);
+                    let _ = handle(status, payload);
                 }
                 due = Instant::now() + INTERVAL;
             }
@@ -51,6 +51,7 @@ fn run() -> Fallible<()> {
                         handles.clear();
                         handles.push(connect(&route)?);
                     }
+                    "count" => payload += 1,
                     "status ok" => status = Status::Ok,
                     "status degraded" => status = Status::Degraded,
                     "status critical" => status = Status::Critical,

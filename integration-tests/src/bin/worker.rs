@@ -19,6 +19,7 @@
 //! | `--lazy` | with a name: needs no server at first |
 //! | `--shm` | beats through a page of memory as well as the Unix socket, and reconnects |
 //! | `--on-the-tick` | beats when the wall clock is a multiple of the interval, as all others with this do |
+//! | `--counts` | its payload is a counter of its progress, while its status is ok; it reconnects |
 //! | `--attempts N` | tries a beat that meets a full queue so often, 20 times if not given |
 //!
 //! Commands are lines on standard input, and each is answered with a line: `status ok|degraded|critical` and
@@ -78,6 +79,22 @@ impl<T: BeatTransport> Handle for Varta<T> {
 
     fn close(self: Box<Self>) -> BeatOutcome {
         Varta::close(*self, GoodbyeReason::Shutdown)
+    }
+}
+
+/// A handle whose payload counts what it does.
+struct Counting(Varta);
+
+impl Handle for Counting {
+    fn beat(&mut self, status: Status, payload: u32) -> BeatOutcome {
+        match status {
+            Status::Ok => self.0.progress(payload.into()),
+            _ => self.0.beat(status, payload),
+        }
+    }
+
+    fn close(self: Box<Self>) -> BeatOutcome {
+        self.0.close(GoodbyeReason::Shutdown)
     }
 }
 
@@ -154,6 +171,7 @@ struct Options {
     lazy: bool,
     shm: bool,
     on_the_tick: bool,
+    counts: bool,
     attempts: u32,
 }
 
@@ -178,6 +196,7 @@ impl Options {
                 "--shm" => options.shm = true,
                 "--name" => options.name = Some(value()?),
                 "--lazy" => options.lazy = true,
+                "--counts" => options.counts = true,
                 "--on-the-tick" => options.on_the_tick = true,
                 "--attempts" => options.attempts = number(&value()?)?,
                 _ => return Err(format!("what is {}?", argument.display()).into()),
@@ -221,6 +240,9 @@ impl Options {
         }
         Ok(match &self.route {
             None => Box::new(Varta::connect_default()?),
+            Some(Route::Unix(path)) if self.counts => {
+                Box::new(Counting(Varta::builder().socket(path).reconnect_after(1).connect()?))
+            }
             Some(Route::Unix(path)) => Box::new(Varta::connect(path)?),
             Some(Route::Udp(address)) => Box::new(Varta::connect_udp(*address)?),
             Some(Route::SharedKey(address, key)) => {
