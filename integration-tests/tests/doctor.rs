@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{self, Command};
 use std::time::Duration;
@@ -181,11 +181,11 @@ fn a_socket_that_another_file_took_the_place_of_is_named_with_the_part_that_is_f
 
 #[test]
 fn descriptors_that_nearly_run_out_are_named() {
-    let server = Server::start(Options::new());
+    let server = Server::start(["--stall-after", "1h"]);
     let open = || fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
     // So many that the three that are left for those who ask it are few beside them.
-    let idle = [(); 60].map(|()| TcpStream::connect(server.address()).unwrap());
-    wait_until("the server has all of them", || open() > idle.len());
+    let agents = server.start_agents(40, &[]);
+    wait_until("the server watches all of them", || open() > agents.len());
     let limit = open() + 3;
     let is_set = Command::new("prlimit")
         .args([format!("--pid={}", server.pid()), format!("--nofile={limit}:{limit}")])
