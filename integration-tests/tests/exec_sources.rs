@@ -74,8 +74,8 @@ fn much_output_is_no_more_beats_than_the_interval_allows() {
     assert_eq!(exec.wait().status.code(), Some(0));
     server.expect(agent("sh").gone());
     let scrape = server.scrape();
-    // One beat, its introduction and the goodbye.
-    assert_eq!(scrape.value("varta_frames_total", &[("transport", "unix"), ("outcome", "accepted")]), 3.0);
+    // One beat, its introduction, the name of the child and the goodbye.
+    assert_eq!(scrape.value("varta_frames_total", &[("transport", "unix"), ("outcome", "accepted")]), 4.0);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::time::Duration;
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::sys::{self, NOBODY};
 use varta_integration_tests::{
-    Ended, Options, Receiver, Scrape, Scratch, Server, Signal, agent, exec_command, line_with, metric,
-    run_to_its_end, server_command, wait_until,
+    Ended, ExecProcess, Options, Receiver, Scrape, Scratch, Server, Signal, agent, exec_command, line_with,
+    metric, run_to_its_end, server_command, wait_until,
 };
 
 /// `varta-server beat` with these words.
@@ -271,6 +271,26 @@ fn what_exec_declares_is_awaited_when_exec_has_gone() {
     server.await_scrape("two runs", |scrape| scrape.get("varta_job_runs_total", &ran) == Some(2.0));
     assert!(run(&["--schedule=61 * * * *"]).stderr.contains("minutes are 0 to 59"));
     assert_eq!(run(&["--grace=1s"]).status.code(), Some(2));
+    assert_eq!(run(&["--alarm-on-overlap"]).status.code(), Some(2));
+}
+
+#[test]
+fn an_overlap_of_commands_is_an_alarm_where_they_declare_it_so() {
+    let server = Server::start(["--stall-after", "1h"]);
+    let options = ["--name=nightly", "--beat=alive", "--schedule=yearly"];
+    let start = |more: &[&str]| {
+        ExecProcess::start(server.socket(), &[&options, more].concat(), "echo begun; exec sleep 1000")
+    };
+    let first = start(&[]);
+    server.expect(agent(first.pid()).up());
+    let second = start(&[]);
+    server.expect(agent(second.pid()).up().because("overlapped"));
+    let third = start(&["--alarm-on-overlap"]);
+    server.expect(agent(third.pid()).stalled().because("overlapped"));
+    server.expect(metric("varta_agent_alarm").with("pid", &third.pid().to_string()).is(1.0));
+    assert!(!server.history(second.pid()).iter().any(|change| change.starts_with("stalled")));
+    third.signal(Signal::Terminate);
+    server.expect(agent(third.pid()).gone().from("stalled"));
 }
 
 #[test]

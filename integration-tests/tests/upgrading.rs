@@ -277,7 +277,7 @@ fn without_a_server_there_is_nothing_to_take_over() {
 }
 
 /// The form of what is handed over that this version understands.
-const FORM: u32 = 8;
+const FORM: u32 = 9;
 
 /// Plays a new server until the old one has said something of this kind.
 #[track_caller]

@@ -112,7 +112,7 @@ fn entry() -> impl Strategy<Value = (u8, Vec<u8>)> {
     prop_oneof![
         4 => sized(16).prop_map(|value| (1, value)),
         2 => "[a-z@]{1,64}".prop_map(|name| (2, name.into_bytes())),
-        3 => (select(vec![3_u8, 4, 8, 17]), sized(4)),
+        3 => (select(vec![3_u8, 4, 8, 15, 17]), sized(4)),
         4 => label.prop_map(|value| (5, value)),
         1 => sized(8).prop_map(|value| (6, value)),
         1 => sized(1).prop_map(|value| (7, value)),
@@ -187,7 +187,7 @@ fn is_legal_body(kind: u8, mut body: &[u8]) -> bool {
                 (1..=64).contains(&value.len())
                     && value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-:/@".contains(byte))
             }
-            3 | 4 | 8 => value.len() == 4,
+            3 | 4 | 8 | 15 => value.len() == 4,
             5 => match std::str::from_utf8(value).ok().and_then(|text| text.split_once('=')) {
                 Some((key, value)) => {
                     let repeated = keys.contains(&key);
@@ -209,6 +209,7 @@ fn is_legal_body(kind: u8, mut body: &[u8]) -> bool {
                     && !text.contains(char::is_control)
             }),
             14 => value.len() <= 240 && std::str::from_utf8(value).is_ok(),
+            16 => value.is_empty(),
             _ => true,
         };
         if !legal {
@@ -304,7 +305,7 @@ proptest! {
 
     #[test]
     fn unknown_tags_are_passed_over(
-        said in said(), tag in 15..=u8::MAX, value in vec(any::<u8>(), 0..30), place in any::<Index>(),
+        said in said(), tag in 17..=u8::MAX, value in vec(any::<u8>(), 0..30), place in any::<Index>(),
     ) {
         let mut out = [0; MAX_CONTROL_LEN];
         let wire = said.encode(&mut out);
@@ -407,7 +408,7 @@ fn a_ninth_label_or_a_key_that_is_there_already_is_a_bad_body() {
 
 #[test]
 fn a_value_of_a_wrong_length_is_a_bad_body() {
-    let lengths = [(1, 16), (3, 4), (4, 4), (6, 8), (7, 1), (8, 4), (12, 8), (13, 8)];
+    let lengths = [(1, 16), (3, 4), (4, 4), (6, 8), (7, 1), (8, 4), (12, 8), (13, 8), (15, 4), (16, 0)];
     for (tag, right) in lengths {
         for len in 0..20 {
             let body = [&SESSION[..], &entry_bytes(&(tag, vec![0; len]))].concat();
@@ -460,6 +461,6 @@ fn debug_shows_every_field() {
         shown,
         "Control { kind: Hello, pid: 4242, timestamp: 5, nonce: 6, session: d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1, \
          name: Some(\"billing-worker\"), interval_ms: None, stall_after_ms: None, labels: {\"zone\": \"a\"}, \
-         unsent: None, reason: None, busy_for_ms: None, no_progress_after_ms: None, event: None, declaration: None, said: None }"
+         unsent: None, reason: None, busy_for_ms: None, no_progress_after_ms: None, event: None, declaration: None, said: None, child: None }"
     );
 }

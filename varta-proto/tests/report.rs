@@ -16,6 +16,7 @@ fn declared<'a>(
     times: (Option<u64>, Option<u64>),
 ) -> Option<Declaration<'a>> {
     let mut declaration = Declaration::new(schedule, zone)?;
+    declaration.alarm_on_overlap = times.0.is_some();
     (declaration.grace_ms, declaration.longest_run_ms) = times;
     Some(declaration)
 }
@@ -38,14 +39,15 @@ proptest! {
         stall_after_ms in option::of(any::<u32>()),
         texts in option::of(("\\PC{1,60}", option::of("[A-Za-z/_]{1,64}"))),
         grace_ms in option::of(any::<u64>()), longest_run_ms in option::of(any::<u64>()),
-        said in option::of("\\PC{0,300}"),
+        said in option::of("\\PC{0,300}"), child in option::of(any::<u32>()),
     ) {
         let name = AgentName::parse(&name).unwrap();
         let declaration = texts.as_ref().and_then(|(schedule, zone)| {
             declared(schedule, zone.as_deref(), (grace_ms, longest_run_ms))
         });
         let said = said.as_deref();
-        let report = Report { stall_after_ms, declaration, said, ..Report::new(pid, session, &name, event) };
+        let report =
+            Report { stall_after_ms, declaration, said, child, ..Report::new(pid, session, &name, event) };
         let mut out = [0; MAX_CONTROL_LEN];
         let encoded = report.encode(&mut out);
         prop_assert!(![32, 60, 64].contains(&encoded.len()));
@@ -53,7 +55,7 @@ proptest! {
         prop_assert_eq!((control.kind(), control.pid(), control.session()), (ControlKind::Report, pid, session));
         prop_assert_eq!((control.name(), control.event()), (Some(&name), Some(event)));
         prop_assert_eq!(control.stall_after_ms(), stall_after_ms);
-        prop_assert_eq!(control.declaration(), declaration);
+        prop_assert_eq!((control.declaration(), control.child()), (declaration, child));
         let sent = said.filter(|_| declaration.is_none());
         prop_assert_eq!(control.said().is_some(), sent.is_some());
         if let (Some(came), Some(sent)) = (control.said(), sent) {
@@ -69,12 +71,13 @@ fn the_bytes_of_a_report_are_these() {
     let mut report = Report::new(4242, [7; 16], &name, ReportEvent::Failed { status: Some(3) });
     report.stall_after_ms = Some(1_000);
     report.declaration = declared("@daily", Some("UTC"), (Some(60_000), Some(1)));
+    report.child = Some(4243);
     let mut out = [0; MAX_CONTROL_LEN];
     let encoded = report.encode(&mut out);
     let body = [
         &[1, 16, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7][..],
         b"\x02\x06backup\x09\x02\x03\x03\x04\x04\xe8\x03\0\0\x0a\x06@daily\x0b\x03UTC",
-        b"\x0c\x08\x60\xea\0\0\0\0\0\0\x0d\x08\x01\0\0\0\0\0\0\0",
+        b"\x0c\x08\x60\xea\0\0\0\0\0\0\x0d\x08\x01\0\0\0\0\0\0\0\x10\0\x0f\x04\x93\x10\0\0",
     ]
     .concat();
     assert_eq!(encoded[..8], *b"VC\x01\x04\x92\x10\0\0");
@@ -89,6 +92,7 @@ fn the_longest_report_fits() {
     let mut report = Report::new(1, [7; 16], &name, ReportEvent::Failed { status: Some(255) });
     report.stall_after_ms = Some(u32::MAX);
     report.declaration = declared(&schedule, Some(&zone), (Some(u64::MAX), Some(u64::MAX)));
+    report.child = Some(u32::MAX);
     let mut out = [0; MAX_CONTROL_LEN];
     assert_eq!(Control::decode(&report.encode(&mut out)).unwrap().declaration(), report.declaration);
 }

@@ -313,6 +313,7 @@ impl fmt::Debug for Control<'_> {
             .field("event", &self.event())
             .field("declaration", &self.declaration())
             .field("said", &self.said())
+            .field("child", &self.child())
             .finish()
     }
 }
@@ -373,6 +374,8 @@ pub(super) struct Entries {
     pub(super) event: Option<([u8; 2], usize)>,
     pub(super) grace_ms: Option<u64>,
     pub(super) longest_run_ms: Option<u64>,
+    pub(super) alarm_on_overlap: bool,
+    pub(super) child: Option<u32>,
 }
 
 impl Entries {
@@ -416,6 +419,11 @@ impl Entries {
                 }
                 tag::GRACE => set_first(&mut entries.grace_ms, read_u64(value)?),
                 tag::LONGEST_RUN => set_first(&mut entries.longest_run_ms, read_u64(value)?),
+                tag::ALARM_ON_OVERLAP => {
+                    let &[] = value else { return None };
+                    entries.alarm_on_overlap = true;
+                }
+                tag::CHILD => set_first(&mut entries.child, read_u32(value)?),
                 // Padding, and entries of later versions.
                 _ => {}
             }

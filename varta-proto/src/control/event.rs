@@ -25,7 +25,8 @@ pub enum ReportEvent {
     },
     /// Nothing happened: the report only declares when it is to happen.
     Declared,
-    /// Nothing happened: the report has words of the process that sends it, and is about the agent that this is.
+    /// Nothing happened: the report has words of the process that sends it, or names the child that does its work, and is
+    /// about the agent that this process is.
     Said,
 }
 
@@ -101,6 +102,8 @@ pub struct Declaration<'a> {
     pub grace_ms: Option<u64>,
     /// How long it may take, in milliseconds.
     pub longest_run_ms: Option<u64>,
+    /// Whether it is an alarm that it begins while it is under way.
+    pub alarm_on_overlap: bool,
 }
 
 impl<'a> Declaration<'a> {
@@ -109,7 +112,7 @@ impl<'a> Declaration<'a> {
     /// The maximum length of the name of a time zone, in bytes.
     pub const MAX_TIMEZONE_LEN: usize = 64;
 
-    /// Creates a declaration with neither grace nor longest run; `None` if a text is empty, too long, or has
+    /// Creates a declaration with neither grace nor longest run, and without alarms for overlaps; `None` if a text is empty, too long, or has
     /// control characters.
     ///
     /// ```
@@ -124,7 +127,13 @@ impl<'a> Declaration<'a> {
         };
         let are_right = is_right(schedule, Self::MAX_SCHEDULE_LEN)
             && timezone.is_none_or(|zone| is_right(zone, Self::MAX_TIMEZONE_LEN));
-        are_right.then_some(Self { schedule, timezone, grace_ms: None, longest_run_ms: None })
+        are_right.then_some(Self {
+            schedule,
+            timezone,
+            grace_ms: None,
+            longest_run_ms: None,
+            alarm_on_overlap: false,
+        })
     }
 
     /// Returns the schedule.

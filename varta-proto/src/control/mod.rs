@@ -58,12 +58,14 @@
 //! | 6 | Hello, Goodbye | beats that were not sent, `u64` |
 //! | 7 | Goodbye | [reason](GoodbyeReason), one byte |
 //! | 8 | Hello | time from now on in which the agent may be silent in milliseconds, `u32` |
-//! | 9 | Report, required | [event](ReportEvent): 0 beat, 1 started, 2 ended, 3 failed, 4 declared; behind 3 its exit status, if there is one |
+//! | 9 | Report, required | [event](ReportEvent): 0 beat, 1 started, 2 ended, 3 failed, 4 declared, 5 said; behind 3 its exit status, if there is one |
 //! | 10 | Report | schedule, UTF-8 of 1 to 255 bytes |
 //! | 11 | Report | name of the time zone of the schedule, UTF-8 of 1 to 64 bytes |
 //! | 12 | Report | how late it may begin in milliseconds, `u64` |
 //! | 13 | Report | how long it may take in milliseconds, `u64` |
-//! | 14 | Report | what it last said of itself, UTF-8 of at most 240 bytes |
+//! | 14 | Report | words of the sending process, UTF-8 of at most 240 bytes |
+//! | 15 | Report | the child of the sending process that does its work, `u32`: its pid as the parent knows it |
+//! | 16 | Report | an overlap of runs is an alarm; without a value |
 //! | 17 | Hello | the payload is a counter, which may stand for so many milliseconds, `u32`; 0 leaves that to the server |
 //!
 //! A Report is a kind of its own, which a server without support for it refuses as a whole: as a Hello it would

@@ -34,14 +34,17 @@ pub struct Report<'a> {
     pub declaration: Option<Declaration<'a>>,
     /// Words about it, of which the first [`MAX_SAID_LEN`](Self::MAX_SAID_LEN) bytes are sent; with a declaration none are.
     pub said: Option<&'a str>,
+    /// The child of the sending process that does the work for which the process beats, by its pid as the parent knows
+    /// it. It is about the agent that the sending process is, and goes with [`ReportEvent::Said`].
+    pub child: Option<u32>,
 }
 
 /// The whole report fits in any case.
 const _: () = {
     let texts = (2 + Declaration::MAX_SCHEDULE_LEN) + (2 + Declaration::MAX_TIMEZONE_LEN);
-    let times = 2 * (2 + 8);
+    let times = 2 * (2 + 8) + 2;
     let more = if Report::MAX_SAID_LEN > texts + times { 2 + Report::MAX_SAID_LEN } else { texts + times };
-    let body = (2 + 16) + (2 + AgentName::MAX_LEN) + (2 + 2) + (2 + 4) + more;
+    let body = (2 + 16) + (2 + AgentName::MAX_LEN) + (2 + 2) + (2 + 4) + more + (2 + 4);
     assert!(MIN_CONTROL_LEN + body + 2 <= MAX_CONTROL_LEN, "one padding entry included");
 };
 
@@ -56,10 +59,10 @@ impl<'a> Report<'a> {
     ///
     /// let name = AgentName::parse("backup").unwrap();
     /// let report = Report::new(4242, [0xd1; 16], &name, ReportEvent::Started);
-    /// assert_eq!((report.stall_after_ms, report.declaration, report.said), (None, None, None));
+    /// assert_eq!((report.stall_after_ms, report.declaration, report.said, report.child), (None, None, None, None));
     /// ```
     pub const fn new(pid: u32, session: [u8; 16], name: &'a AgentName, event: ReportEvent) -> Self {
-        Self { pid, session, name, event, stall_after_ms: None, declaration: None, said: None }
+        Self { pid, session, name, event, stall_after_ms: None, declaration: None, said: None, child: None }
     }
 
     /// Writes the datagram into `out`, and returns the part of `out` that it takes.
@@ -73,7 +76,7 @@ impl<'a> Report<'a> {
     /// assert_eq!(&datagram[..4], b"VC\x01\x04");
     /// ```
     pub fn encode<'o>(&self, out: &'o mut [u8; MAX_CONTROL_LEN]) -> EncodedControl<'o> {
-        let &Self { pid, session, name, event, stall_after_ms, declaration, said } = self;
+        let &Self { pid, session, name, event, stall_after_ms, declaration, said, child } = self;
         let mut body = BodyWriter::new(out);
         body.push(tag::SESSION, &session);
         body.push(tag::NAME, name.as_bytes());
@@ -85,9 +88,11 @@ impl<'a> Report<'a> {
             body.push_optional(tag::TIMEZONE, declaration.timezone());
             body.push_optional(tag::GRACE, declaration.grace_ms.map(u64::to_le_bytes));
             body.push_optional(tag::LONGEST_RUN, declaration.longest_run_ms.map(u64::to_le_bytes));
+            body.push_optional(tag::ALARM_ON_OVERLAP, declaration.alarm_on_overlap.then_some([0; 0]));
         } else if let Some(said) = said {
             body.push(tag::SAID, cut(said, Self::MAX_SAID_LEN).as_bytes());
         }
+        body.push_optional(tag::CHILD, child.map(u32::to_le_bytes));
         body.finish(ControlKind::Report, pid, 0, 0)
     }
 }
@@ -132,6 +137,7 @@ impl<'a> Control<'a> {
         let mut declaration = Declaration::new(self.text(tag::SCHEDULE)?, self.text(tag::TIMEZONE))?;
         declaration.grace_ms = self.entries.grace_ms;
         declaration.longest_run_ms = self.entries.longest_run_ms;
+        declaration.alarm_on_overlap = self.entries.alarm_on_overlap;
         Some(declaration)
     }
 
@@ -148,6 +154,22 @@ impl<'a> Control<'a> {
     /// ```
     pub fn said(&self) -> Option<&'a str> {
         self.text(tag::SAID)
+    }
+
+    /// Returns the child of the sending process that does its work, if a [`Report`] names one: its pid as the parent
+    /// knows it.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let name = AgentName::parse("backup")?;
+    /// let mut report = Report::new(4242, [7; 16], &name, ReportEvent::Said);
+    /// report.child = Some(4243);
+    /// assert_eq!(Control::decode(&report.encode(&mut out))?.child(), report.child);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub const fn child(&self) -> Option<u32> {
+        self.entries.child
     }
 
     /// The first text with this tag. Decoding has checked all of them.

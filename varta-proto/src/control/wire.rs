@@ -53,6 +53,8 @@ pub(super) mod tag {
     pub(crate) const GRACE: u8 = 12;
     pub(crate) const LONGEST_RUN: u8 = 13;
     pub(crate) const SAID: u8 = 14;
+    pub(crate) const CHILD: u8 = 15;
+    pub(crate) const ALARM_ON_OVERLAP: u8 = 16;
     pub(crate) const NO_PROGRESS_AFTER: u8 = 17;
 }
 

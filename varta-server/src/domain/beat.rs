@@ -5,6 +5,7 @@
 //! takes them and knows no sockets.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,9 +70,15 @@ pub enum ControlMessage {
     Notification(Notification),
     /// A process says something of an agent that is known by its name alone.
     Report(Report),
-    /// Words of the agent for people, which may be empty: at most
-    /// [`MAX_SAID_LEN`](varta_proto::control::Report::MAX_SAID_LEN) bytes.
-    Said(Arc<str>),
+    /// The agent says something of itself.
+    Said {
+        /// Words for people, which may be empty: at most
+        /// [`MAX_SAID_LEN`](varta_proto::control::Report::MAX_SAID_LEN) bytes.
+        words: Arc<str>,
+        /// The child of its process that does its work, by the pid that it has for its parent; `None` for the one that
+        /// was named before.
+        child: Option<NonZeroU32>,
+    },
 }
 
 /// What a service said by sd_notify(3), as far as it concerns its agent.

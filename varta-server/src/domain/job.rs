@@ -89,6 +89,9 @@ pub struct DeclaredJob {
     pub grace: Option<Duration>,
     /// How long a run may take.
     pub longest_run: Option<Duration>,
+    /// Whether it is an alarm that a run begins while another is under way.
+    #[serde(default)]
+    pub alarm_on_overlap: bool,
 }
 
 impl DeclaredJob {
@@ -110,7 +113,7 @@ impl DeclaredJob {
                 check_duration(key, span).map_err(|error| error.to_string())?;
             }
         }
-        let longest_run = self.longest_run;
-        Ok(Job { name: *name, schedule, grace, longest_run, alarm_on_overlap: false, uid: Some(uid) })
+        let &DeclaredJob { longest_run, alarm_on_overlap, .. } = self;
+        Ok(Job { name: *name, schedule, grace, longest_run, alarm_on_overlap, uid: Some(uid) })
     }
 }

@@ -2,6 +2,7 @@
 //! records what the tracker learns of them.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::observe::exit_watcher::{ExitWatcher, ProcessExit, WatchError, Watched
 use crate::observe::identify::{self, Presence, ProcFs};
 use crate::observe::oom::OomWatch;
 use crate::observe::pidfd::Pidfd;
-use crate::observe::sampler::{REQUESTS, SampleResult, Sampler};
+use crate::observe::sampler::{Inspection, REQUESTS, SampleResult, Sampler};
 
 /// The most requests carried out in one turn. Watching a process takes as long as twenty beats.
 const REQUESTS_PER_TURN: usize = 32;
@@ -243,7 +244,9 @@ impl ProcessMonitor {
                     let hidden = WatchedProcess { pid, start_time: None, was_alive: false, tag, lineage };
                     self.watch(hidden, tracker, now);
                 }
-                TrackerRequest::Look { process, depth } => self.look(process, depth, tracker, now),
+                TrackerRequest::Look { process, child, depth } => {
+                    self.look(process, child, depth, tracker, now);
+                }
             }
         }
     }
@@ -271,14 +274,21 @@ impl ProcessMonitor {
         }
     }
 
-    fn look(&mut self, process: ProcessId, depth: InspectionDepth, tracker: &mut Tracker, now: MonoTime) {
+    fn look(
+        &mut self,
+        process: ProcessId,
+        child: Option<NonZeroU32>,
+        depth: InspectionDepth,
+        tracker: &mut Tracker,
+        now: MonoTime,
+    ) {
         debug_look(process, depth);
         let earlier = match depth {
             InspectionDepth::Quick => None,
             InspectionDepth::Full => self.quick_samples.remove(&process),
         };
         // Counted by the sampler. The pending verdict is issued without evidence.
-        if self.sampler.request(process, depth, earlier).is_err() {
+        if self.sampler.request(Inspection { process, child, depth, earlier }).is_err() {
             tracker.handle_evidence(process, None, now);
         }
     }

@@ -1,5 +1,6 @@
 //! What an accepted datagram carries: a beat, a control message, or the announcement of a shared memory page.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind, ReportEvent};
@@ -43,7 +44,9 @@ impl Message {
         };
         if event == ReportEvent::Said {
             let said = control.said().ok_or(DecodeError::BadBody)?;
-            return Ok((control.pid(), Message::Control(ControlMessage::Said(visible_text(said).into()))));
+            let child = control.child().and_then(NonZeroU32::new);
+            let said = ControlMessage::Said { words: visible_text(said).into(), child };
+            return Ok((control.pid(), Message::Control(said)));
         }
         let stall_after = control.stall_after_ms().map(|millis| Duration::from_millis(u64::from(millis)));
         let millis = |millis: Option<u64>| millis.map(Duration::from_millis);
@@ -52,6 +55,7 @@ impl Message {
             timezone: declaration.timezone().map(Into::into),
             grace: millis(declaration.grace_ms),
             longest_run: millis(declaration.longest_run_ms),
+            alarm_on_overlap: declaration.alarm_on_overlap,
         });
         let report = Report { name: *name, event, stall_after, declared };
         Ok((control.pid(), Message::Report(Box::new(report))))

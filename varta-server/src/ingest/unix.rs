@@ -119,6 +119,8 @@ fn decode_attach(payload: &[u8]) -> Result<(u32, Message), DecodeError> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use tokio::sync::watch;
     use varta_proto::control::{AgentName, Attach, MAX_CONTROL_LEN, Report, ReportEvent};
     use varta_proto::{Frame, Status};
@@ -216,7 +218,11 @@ mod tests {
         report.said = Some("a\nb");
         let (sender, message) = judged(&of_us(&report.encode(&mut room))).unwrap();
         assert_eq!(sender, Sender::local(US.pid));
-        assert_eq!(message, Message::Control(ControlMessage::Said("a?b".into())));
+        let said = |words: &str, child| Message::Control(ControlMessage::Said { words: words.into(), child });
+        assert_eq!(message, said("a?b", None));
+        (report.said, report.child) = (Some(""), Some(4243));
+        let (_, message) = judged(&of_us(&report.encode(&mut room))).unwrap();
+        assert_eq!(message, said("", NonZeroU32::new(4243)));
     }
 
     #[test]

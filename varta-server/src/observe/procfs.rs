@@ -25,7 +25,7 @@ use crate::observe::hierarchy::Hierarchies;
 use crate::observe::kernel_file::read_some;
 use crate::observe::stat::{self, Stat};
 use crate::observe::status::{
-    Status, parse_call, parse_channel, parse_last_child, parse_open_files, parse_run_delay,
+    Status, parse_call, parse_channel, parse_children, parse_last_child, parse_open_files, parse_run_delay,
 };
 
 /// The most bytes of a command's name: more than the kernel keeps.
@@ -81,6 +81,28 @@ impl ProcReader {
             cpu: self.cpu_time(stat.cpu_ticks),
             details: None,
         })
+    }
+
+    /// The child of a process that was started then, which has this pid for its parent, whose namespace may be another than this server's: its
+    /// pid and its start time here. `None` also if the kernel does not list the children.
+    pub(crate) fn child(&self, parent: u32, started: NonZeroU64, pid: u32) -> Option<(u32, NonZeroU64)> {
+        let mut room = vec![0; CHILDREN_ROOM];
+        let children = read_some(self.of_thread(parent, parent, "children"), &mut room).map(parse_children);
+        // First the one that is meant if both are in one namespace.
+        let candidates = [pid].into_iter().chain(children.into_iter().flatten());
+        let is_meant = |candidate: &u32| {
+            let mut room = vec![0; STATUS_ROOM];
+            let status = read_some(self.file(*candidate, "status"), &mut room).map(Status::parse);
+            let known_as = |status: Status| status.namespace_pids.last().map_or(*candidate, |pid| *pid);
+            status.is_some_and(|status| known_as(status) == pid)
+        };
+        let mut own = candidates.filter_map(|candidate| {
+            let stat = self.stat(&self.file(candidate, "stat")).filter(|stat| stat.parent == parent)?;
+            Some((candidate, stat.start_time))
+        });
+        let child = own.find(|(candidate, _)| is_meant(candidate));
+        let parent = self.stat(&self.file(parent, "stat"));
+        child.filter(|_| parent.is_some_and(|parent| parent.start_time == started))
     }
 
     /// Takes a full snapshot at time `at`.

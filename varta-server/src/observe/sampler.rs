@@ -4,6 +4,7 @@
 //! queue with a bound, so that a `/proc` that is slow holds up neither the tracker nor memory.
 
 use std::io;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -26,12 +27,15 @@ pub(crate) struct Sampler {
     refused: u64,
 }
 
-/// One inspection that waits for the thread.
+/// A look at a process that is asked for.
 #[derive(Debug)]
-struct Inspection {
-    process: ProcessId,
-    depth: InspectionDepth,
-    earlier: Option<Arc<Dossier>>,
+pub(crate) struct Inspection {
+    pub(crate) process: ProcessId,
+    /// The child to look at in its place, by the pid that the child has for its parent.
+    pub(crate) child: Option<NonZeroU32>,
+    pub(crate) depth: InspectionDepth,
+    /// What was seen before, and is compared with what is seen now.
+    pub(crate) earlier: Option<Arc<Dossier>>,
 }
 
 /// The result of one request.
@@ -71,19 +75,13 @@ impl Sampler {
         Ok((Sampler { requests, refused: 0 }, answered))
     }
 
-    /// Asks for a look at a process, and does not wait. What was seen `earlier` is compared with what is seen
-    /// now.
+    /// Asks for a look at a process, and does not wait.
     ///
     /// # Errors
     ///
     /// See [`NotSampled`]; each error is counted, and no result follows.
-    pub(crate) fn request(
-        &mut self,
-        process: ProcessId,
-        depth: InspectionDepth,
-        earlier: Option<Arc<Dossier>>,
-    ) -> Result<(), NotSampled> {
-        self.requests.try_send(Inspection { process, depth, earlier }).map_err(|error| {
+    pub(crate) fn request(&mut self, inspection: Inspection) -> Result<(), NotSampled> {
+        self.requests.try_send(inspection).map_err(|error| {
             self.refused += 1;
             match error {
                 TrySendError::Full(_) => NotSampled::Full,
@@ -100,14 +98,21 @@ impl Sampler {
 }
 
 fn run(clock: Clock, host: &ProcReader, asked: &Receiver<Inspection>, answers: &mpsc::Sender<SampleResult>) {
-    while let Ok(Inspection { process, depth, earlier }) = asked.recv() {
-        let ProcessId { pid, start_time, .. } = process;
-        let look = match depth {
+    while let Ok(Inspection { process, child, depth, earlier }) = asked.recv() {
+        let look = |pid, start_time| match depth {
             InspectionDepth::Quick => host.quick_sample(pid, start_time, clock.now()),
             InspectionDepth::Full => host.look(pid, start_time, clock.now()),
         };
         let earlier = earlier.as_ref().map(|dossier| &dossier.look);
-        let dossier = look.map(|look| Arc::new(Dossier::new(look, earlier)));
+        let ProcessId { pid, start_time, .. } = process;
+        // Of a child that has ended its parent has not taken notice: the parent is who hangs.
+        let of_child = child.and_then(|child| host.child(pid, start_time, child.get()));
+        let of_child = of_child.and_then(|(pid, start_time)| look(pid, start_time));
+        let dossier = match of_child.filter(|look| !look.is_dead()) {
+            Some(look) => Some(Dossier { is_of_child: true, ..Dossier::new(look, earlier) }),
+            None => look(pid, start_time).map(|look| Dossier::new(look, earlier)),
+        };
+        let dossier = dossier.map(Arc::new);
         if answers.blocking_send(SampleResult { process, dossier }).is_err() {
             return;
         }
@@ -128,6 +133,10 @@ mod tests {
         ProcessId::new(child.pid(), child.start_time())
     }
 
+    fn of(process: ProcessId, depth: InspectionDepth, earlier: Option<Arc<Dossier>>) -> Inspection {
+        Inspection { process, child: None, depth, earlier }
+    }
+
     async fn next(answers: &mut mpsc::Receiver<SampleResult>) -> SampleResult {
         tokio::time::timeout(LIMIT, answers.recv()).await.expect("an answer comes").unwrap()
     }
@@ -136,8 +145,8 @@ mod tests {
     async fn who_asks_is_answered_with_what_he_asked_for() {
         let child = Child::asleep();
         let (mut sampler, mut answers) = sampler();
-        sampler.request(process(&child), InspectionDepth::Quick, None).unwrap();
-        sampler.request(process(&child), InspectionDepth::Full, None).unwrap();
+        sampler.request(of(process(&child), InspectionDepth::Quick, None)).unwrap();
+        sampler.request(of(process(&child), InspectionDepth::Full, None)).unwrap();
         let (first, second) = (next(&mut answers).await, next(&mut answers).await);
         assert_eq!((first.process, second.process), (process(&child), process(&child)));
         let (first, second) = (first.dossier.unwrap(), second.dossier.unwrap());
@@ -151,7 +160,7 @@ mod tests {
         let (mut sampler, mut answers) = sampler();
         let mut other = process(&child);
         other.start_time = other.start_time.checked_add(1).unwrap();
-        sampler.request(other, InspectionDepth::Full, None).unwrap();
+        sampler.request(of(other, InspectionDepth::Full, None)).unwrap();
         assert!(next(&mut answers).await.dossier.is_none());
     }
 
@@ -159,9 +168,9 @@ mod tests {
     async fn an_earlier_look_tells_what_has_changed() {
         let child = Child::asleep();
         let (mut sampler, mut answers) = sampler();
-        sampler.request(process(&child), InspectionDepth::Full, None).unwrap();
+        sampler.request(of(process(&child), InspectionDepth::Full, None)).unwrap();
         let earlier = next(&mut answers).await.dossier;
-        sampler.request(process(&child), InspectionDepth::Full, earlier).unwrap();
+        sampler.request(of(process(&child), InspectionDepth::Full, earlier)).unwrap();
         assert!(next(&mut answers).await.dossier.unwrap().change.is_some());
     }
 
@@ -174,14 +183,14 @@ mod tests {
         let most = REQUESTS + ANSWERS + 1;
         let mut taken = 0;
         await_that("the queues are full", || {
-            match sampler.request(process(&child), InspectionDepth::Quick, None) {
+            match sampler.request(of(process(&child), InspectionDepth::Quick, None)) {
                 Ok(()) => taken += 1,
                 Err(error) => assert_eq!(error, NotSampled::Full),
             }
             taken == most
         });
         let refused = sampler.refused();
-        let last = sampler.request(process(&child), InspectionDepth::Quick, None);
+        let last = sampler.request(of(process(&child), InspectionDepth::Quick, None));
         assert_eq!((last, sampler.refused()), (Err(NotSampled::Full), refused + 1));
     }
 
@@ -191,7 +200,7 @@ mod tests {
         let (mut sampler, answers) = sampler();
         drop(answers);
         await_that("the thread has ended", || {
-            sampler.request(process(&child), InspectionDepth::Quick, None) == Err(NotSampled::Ended)
+            sampler.request(of(process(&child), InspectionDepth::Quick, None)) == Err(NotSampled::Ended)
         });
     }
 

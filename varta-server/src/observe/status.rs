@@ -87,6 +87,12 @@ pub(crate) fn parse_last_child(file: &[u8]) -> Option<u32> {
     std::str::from_utf8(file).ok()?.strip_suffix(' ')?.rsplit(' ').next()?.parse().ok()
 }
 
+/// The pids in a list of children. One that was cut may end in the beginning of a pid.
+pub(crate) fn parse_children(file: &[u8]) -> Vec<u32> {
+    let text = std::str::from_utf8(file).unwrap_or_default();
+    text.split(' ').filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// The soft limit of open files, from `limits`; `None` also when there is no limit.
 pub(crate) fn parse_open_files(file: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(file).ok()?;

@@ -23,6 +23,8 @@ pub struct Dossier {
     pub change: Option<SnapshotDelta>,
     /// What the snapshots mean.
     pub explanation: Explanation,
+    /// Whether the snapshots are of a child of the agent's process, which does the agent's work.
+    pub is_of_child: bool,
 }
 
 impl Dossier {
@@ -31,12 +33,12 @@ impl Dossier {
     /// The maximum number of bytes of the displayed form. Escaped text takes up to six times its length.
     pub const MAX_TEXT_LEN: usize = 6144;
 
-    /// Makes a dossier of a snapshot and an earlier one of the same process, if there is one.
+    /// Makes a dossier of a snapshot of the agent's process, and an earlier one of the same process if there is one.
     #[must_use]
     pub fn new(look: ProcessSnapshot, earlier: Option<&ProcessSnapshot>) -> Self {
         let explanation = classify(&look, earlier);
         let change = earlier.and_then(|earlier| look.since(earlier));
-        Dossier { look, change, explanation }
+        Dossier { look, change, explanation, is_of_child: false }
     }
 }
 
@@ -52,8 +54,12 @@ impl Serialize for Dossier {
 /// frozen; …`
 impl fmt::Display for Dossier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Dossier { look, change, explanation } = self;
-        write!(f, "{}: {}", explanation.activity, explanation.sentence)?;
+        let Dossier { look, change, explanation, is_of_child } = self;
+        write!(f, "{}: ", explanation.activity)?;
+        if *is_of_child {
+            write!(f, "child {} ({}): ", look.pid, Escaped(&look.command))?;
+        }
+        write!(f, "{}", explanation.sentence)?;
         if let Some(death) = look.death {
             return write!(f, "; {death}");
         }

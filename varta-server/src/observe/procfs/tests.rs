@@ -416,3 +416,31 @@ fn changes_are_told_only_between_two_looks_at_one_process_in_their_order() {
     let change = glance.since(&first).unwrap();
     assert_eq!((change.over, change.switches), (Duration::from_secs(3), None));
 }
+
+#[test]
+fn a_child_is_found_by_its_parent_and_nothing_else_is() {
+    let (own, child) = (std::process::id(), Child::asleep());
+    let started = Stat::of_thread(own, own).unwrap().start_time;
+    let found = ProcReader::find().child(own, started, child.pid());
+    assert_eq!(found, Some((child.pid(), child.start_time())));
+    let later = started.checked_add(1).unwrap();
+    for (parent, started, pid) in [(own, later, child.pid()), (1, started, child.pid()), (own, started, own)]
+    {
+        assert_eq!(ProcReader::find().child(parent, started, pid), None, "{pid} of {parent}");
+    }
+    let tree = tempfile::tempdir().unwrap();
+    // The child 900 of 800, which knows it as 7, in a namespace of its own.
+    for (pid, parent, inner, children) in [(800, 1, 1, "850 900 "), (850, 800, 6, ""), (900, 800, 7, "")] {
+        let directory = tree.path().join(pid.to_string());
+        fs::create_dir_all(directory.join(format!("task/{pid}"))).unwrap();
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        let rest: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').skip(2).collect();
+        fs::write(directory.join("stat"), format!("{pid} (x) S {parent} {}", rest.join(" "))).unwrap();
+        fs::write(directory.join("status"), format!("NSpid:\t{pid}\t{inner}\n")).unwrap();
+        fs::write(directory.join(format!("task/{pid}/children")), children).unwrap();
+    }
+    let reader = ProcReader::at(tree.path().to_path_buf(), Hierarchies::default());
+    let started = reader.stat(&tree.path().join("800/stat")).unwrap().start_time;
+    assert_eq!(reader.child(800, started, 7).map(|(pid, _)| pid), Some(900));
+    assert_eq!(reader.child(800, started, 900), None, "its parent does not know it by that");
+}

@@ -15,7 +15,7 @@ use crate::base::error::Error;
 use crate::base::rate_limit::{RateLimit, Usage};
 use crate::base::time::{MonoTime, nanos};
 use crate::services::beat::ReportSender;
-use crate::services::exec::declaring::Declaring;
+use crate::services::exec::declaring::{Declaring, EVERY as TOLD_EVERY};
 use crate::services::exec::options::ExecOptions;
 
 /// How long the server may take to say whether it takes the beats. It does at once, unless it hangs.
@@ -41,6 +41,15 @@ pub(super) struct Agent {
     restarts: u32,
     reports: ReportSender,
     has_told: bool,
+    command: Option<Command>,
+}
+
+/// The command that runs, whose process the server is to look at when this agent is silent.
+#[derive(Clone, Copy, Debug)]
+struct Command {
+    pid: u32,
+    /// When the server was told.
+    told_at: Option<Duration>,
 }
 
 /// What a handle tells the server of the agent.
@@ -94,6 +103,7 @@ impl Agent {
             restarts: 0,
             reports: ReportSender::new(options.socket.as_ref()),
             has_told: false,
+            command: None,
         })
     }
 
@@ -105,7 +115,10 @@ impl Agent {
         }
         let outcome = self.handle.beat(status, self.restarts);
         let is_heard = match outcome {
-            BeatOutcome::Sent => true,
+            BeatOutcome::Sent => {
+                self.name_command();
+                true
+            }
             // A server is there, and busy.
             BeatOutcome::Dropped(DropReason::KernelQueueFull) => return,
             BeatOutcome::Dropped(_) | BeatOutcome::Failed(_) => false,
@@ -190,6 +203,25 @@ impl Agent {
         self.restarts = self.restarts.saturating_add(1);
         if self.has_told {
             self.tell("");
+        }
+    }
+
+    /// The command runs, as this child; `None` when it has ended.
+    pub(super) fn set_command(&mut self, pid: Option<u32>) {
+        self.command = pid.map(|pid| Command { pid, told_at: None });
+    }
+
+    /// Tells the server which child does the work, if that is due: another server may be there.
+    fn name_command(&mut self) {
+        let now = Clock::monotonic_now();
+        let is_due =
+            |command: &Command| command.told_at.is_none_or(|at| now.saturating_sub(at) >= TOLD_EVERY);
+        let Some(command) = self.command.filter(is_due) else { return };
+        let Ok(mut report) = self.reports.report(&self.introduction.name, ReportEvent::Said) else { return };
+        // While a command runs, nothing is said of the one before.
+        (report.said, report.child) = (Some(""), Some(command.pid));
+        if self.reports.try_send(&report) {
+            self.command = Some(Command { told_at: Some(now), ..command });
         }
     }
 

@@ -11,7 +11,7 @@ use crate::services::beat::ReportSender;
 use crate::services::exec::options::ExecOptions;
 
 /// How often the server is told.
-const EVERY: Duration = Duration::from_secs(60);
+pub(super) const EVERY: Duration = Duration::from_secs(60);
 
 /// The job that a command is.
 #[derive(Debug)]
@@ -42,6 +42,7 @@ impl Declaring {
         let Ok(mut report) = self.sender.report(&self.name, ReportEvent::Declared) else { return };
         declaration.grace_ms = self.job.grace.map(millis);
         declaration.longest_run_ms = self.job.longest_run.map(millis);
+        declaration.alarm_on_overlap = self.job.alarm_on_overlap;
         report.declaration = Some(declaration);
         if self.sender.try_send(&report) {
             self.told_at = Some(now);

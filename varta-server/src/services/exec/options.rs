@@ -113,6 +113,10 @@ pub struct ExecArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "schedule")]
     pub longest_run: Option<Duration>,
 
+    /// Have it be an alarm that a run begins while another is under way
+    #[arg(long, requires = "schedule")]
+    pub alarm_on_overlap: bool,
+
     /// The command and its arguments
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
@@ -302,6 +306,7 @@ impl ExecOptions {
                 timezone: args.timezone.as_deref().map(Into::into),
                 grace: args.grace,
                 longest_run: args.longest_run,
+                alarm_on_overlap: args.alarm_on_overlap,
             }),
             program,
             arguments: words.collect(),

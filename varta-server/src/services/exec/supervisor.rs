@@ -108,6 +108,7 @@ impl Supervisor {
         }
         // An earlier run may have set another.
         self.agent.set_deadline(self.options.every, self.options.stall_after, Status::Ok);
+        self.agent.set_command(Some(run.child.id()));
         // It is the first sign of life, from which on the sources have to speak.
         self.agent.beat(Status::Ok);
         if let Some(ready_within) = self.options.ready_within {
@@ -126,6 +127,7 @@ impl Supervisor {
                 if signal.number != libc::SIGCHLD {
                     self.handle_signal(signal, &run.child);
                 } else if let Some(ending) = self.handle_child(&mut run) {
+                    self.agent.set_command(None);
                     return ending;
                 }
             }

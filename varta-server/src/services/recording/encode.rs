@@ -139,7 +139,7 @@ pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
             Fields { detail, short, nonce, flags, ..fields }.put(out);
         }
         // Words influence no verdict, and are not recorded.
-        ControlMessage::Said(_) => {}
+        ControlMessage::Said { .. } => {}
         ControlMessage::Attach => Fields::of_sender(kind::ATTACH, received_at, sender).put(out),
         ControlMessage::Notification(notification) => {
             // The status influences no verdict, and is not recorded.

@@ -1,7 +1,7 @@
 //! The state of an agent in three parts: a cache line that every beat writes, a part that few beats touch,
 //! and one that few agents have.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +111,8 @@ pub(in crate::domain::tracker) struct AgentRare {
     pub(in crate::domain::tracker) said: Option<Arc<str>>,
     /// The user whose process it is, where that matters.
     pub(in crate::domain::tracker) uid: Option<u32>,
+    /// The child of its process that does its work, by the pid that it has for its parent.
+    pub(in crate::domain::tracker) child: Option<NonZeroU32>,
     /// How its progress is watched.
     pub(in crate::domain::tracker) progress: ProgressWatch,
 }
@@ -182,6 +184,7 @@ impl AgentRare {
             && self.unit.is_none()
             && self.said.is_none()
             && self.uid.is_none()
+            && self.child.is_none()
             && self.progress == ProgressWatch::default()
     }
 }

@@ -1,5 +1,7 @@
 //! Requests of the tracker to the outside. The tracker goes on without waiting for the reply.
 
+use std::num::NonZeroU32;
+
 use crate::domain::process::{InspectionDepth, ProcessId};
 
 /// An action that the tracker requests from the outside. Requests are served in order.
@@ -20,6 +22,9 @@ pub enum TrackerRequest {
     Look {
         /// The process.
         process: ProcessId,
+        /// The child of it to inspect in its place, by the pid that the child has for its parent, if there is such a
+        /// child.
+        child: Option<NonZeroU32>,
         /// The depth of the inspection.
         depth: InspectionDepth,
     },

@@ -74,13 +74,16 @@ impl Tracker {
                     }
                 };
             }
-            (Some(number), ControlMessage::Said(said)) => {
+            (Some(number), ControlMessage::Said { words, child }) => {
                 if let Some(limited) = self.limit(number, at) {
                     return limited;
                 }
-                self.note_words(number, said);
+                self.note_words(number, words);
+                if let Some(child) = child {
+                    self.agents.rest_mut(number).extra.get_or_insert_default().child = Some(*child);
+                }
             }
-            (None, ControlMessage::Goodbye { .. } | ControlMessage::Attach | ControlMessage::Said(_)) => {
+            (None, ControlMessage::Goodbye { .. } | ControlMessage::Attach | ControlMessage::Said { .. }) => {
                 return FrameOutcome::OutOfOrder;
             }
         }

@@ -141,7 +141,7 @@ impl Tracker {
             match (rest.inquiry, process) {
                 (Inspection::None, Some(process)) => {
                     rest.inquiry = Inspection::Sampled;
-                    self.ask_for_look(process, InspectionDepth::Quick, now);
+                    self.ask_for_look(number, process, InspectionDepth::Quick, now);
                 }
                 // What is seen before the deadline says nothing of the time after it.
                 (Inspection::Looking, _) => rest.inquiry = Inspection::Sampled,
@@ -175,7 +175,7 @@ impl Tracker {
             return self.wheel.arm(number, until);
         }
         match process {
-            Some(process) if self.ask_for_look(process, InspectionDepth::Full, now) => {
+            Some(process) if self.ask_for_look(number, process, InspectionDepth::Full, now) => {
                 self.agents.rest_mut(number).inquiry = looking;
                 let until = self.inspection_budget.wait_for(number, now);
                 self.wheel.arm(number, until);
@@ -261,11 +261,18 @@ impl Tracker {
             && self.lost_at[transport.index()].is_some_and(|lost_at| lost_at > slot.last_beat)
     }
 
-    /// Requests an inspection of a process, if the budget allows it.
-    pub(super) fn ask_for_look(&mut self, process: ProcessId, depth: InspectionDepth, now: MonoTime) -> bool {
+    /// Requests an inspection of an agent's process, if the budget allows it.
+    pub(super) fn ask_for_look(
+        &mut self,
+        number: u32,
+        process: ProcessId,
+        depth: InspectionDepth,
+        now: MonoTime,
+    ) -> bool {
         let may = self.inspection_budget.allow(now);
         if may {
-            self.requests.push_back(TrackerRequest::Look { process, depth });
+            let child = self.agents.rest(number).extra.as_ref().and_then(|extra| extra.child);
+            self.requests.push_back(TrackerRequest::Look { process, child, depth });
         }
         may
     }

@@ -29,7 +29,7 @@ use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// The version of the form of [`TrackerState`]. It is raised when any type in it changes.
-pub(crate) const TRACKER_STATE_VERSION: u32 = 6;
+pub(crate) const TRACKER_STATE_VERSION: u32 = 7;
 
 /// The state as it is written.
 #[derive(Debug, Serialize)]

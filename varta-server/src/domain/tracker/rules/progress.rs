@@ -86,7 +86,7 @@ impl Tracker {
             };
         }
         match self.process(number) {
-            Some(process) if self.ask_for_look(process, InspectionDepth::Full, now) => {
+            Some(process) if self.ask_for_look(number, process, InspectionDepth::Full, now) => {
                 self.agents.rest_mut(number).inquiry = Inspection::Looking;
                 let until = self.inspection_budget.wait_for(number, now);
                 self.wheel.arm(number, until);

@@ -101,7 +101,7 @@ fn what_a_process_shows_ends_all_doubt() {
     let mut crowd = Crowd::of(40);
     crowd.world.tracker.handle_timeout(at(14) + Duration::from_millis(1));
     let close = std::iter::from_fn(|| crowd.world.tracker.poll_request()).find_map(|request| match request {
-        TrackerRequest::Look { process, depth: InspectionDepth::Full } => Some(process),
+        TrackerRequest::Look { process, depth: InspectionDepth::Full, .. } => Some(process),
         _ => None,
     });
     let process = close.expect("the first deadline has passed");

@@ -163,7 +163,7 @@ impl World {
     fn refuse_looks(&mut self, at: MonoTime) {
         while let Some(request) = self.tracker.poll_request() {
             match request {
-                TrackerRequest::Look { process, depth: InspectionDepth::Full } => {
+                TrackerRequest::Look { process, depth: InspectionDepth::Full, .. } => {
                     self.tracker.handle_evidence(process, None, at);
                 }
                 TrackerRequest::Look { depth: InspectionDepth::Quick, .. } => {}

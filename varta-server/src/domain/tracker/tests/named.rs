@@ -1,5 +1,7 @@
 //! Agents that are known by their names alone.
 
+use std::num::NonZeroU32;
+
 use varta_proto::control::{AgentName, ReportEvent};
 
 use super::*;
@@ -42,7 +44,7 @@ fn words_of_a_process_are_in_its_verdicts_until_it_takes_them_back() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(1));
     let say = |world: &mut World, pid, words: &str, second| {
-        let (received_at, said) = (at(second), ControlMessage::Said(words.into()));
+        let (received_at, said) = (at(second), ControlMessage::Said { words: words.into(), child: None });
         world.handle_control(&ReceivedControl { received_at, sender: Sender::local(pid), said })
     };
     assert_eq!(say(&mut world, PID, "too soon", 1), FrameOutcome::OutOfOrder, "there is no such agent");
@@ -52,10 +54,25 @@ fn words_of_a_process_are_in_its_verdicts_until_it_takes_them_back() {
     world.hear(handle.next(at(2), Status::Critical));
     let critical = world.tracker.poll_transition().unwrap();
     assert_eq!((critical.cause, critical.said.as_deref()), (Cause::Reported, Some("no space left")));
+    let words = "no space left".into();
+    let said = ControlMessage::Said { words, child: NonZeroU32::new(77) };
+    world.handle_control(&ReceivedControl { received_at: at(2), sender: Sender::local(PID), said });
+    // Other words leave the child that was named.
     say(&mut world, PID, "", 3);
     world.hear(handle.next(at(3), Status::Ok));
     let back = world.tracker.poll_transition().unwrap();
     assert_eq!((back.to, back.said), (UP, None));
+    world.pass(at(60));
+    let children: Vec<_> = world.requests.iter().filter_map(looked_at).collect();
+    assert!(!children.is_empty() && children.iter().all(|child| child.map(NonZeroU32::get) == Some(77)));
+}
+
+/// The child that is to be looked at in place of its parent.
+fn looked_at(request: &TrackerRequest) -> Option<Option<NonZeroU32>> {
+    match request {
+        TrackerRequest::Look { child, .. } => Some(*child),
+        _ => None,
+    }
 }
 
 fn told(name: &str, to: Verdict, cause: Cause) -> (String, Verdict, Cause) {

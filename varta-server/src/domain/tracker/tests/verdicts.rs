@@ -191,7 +191,7 @@ fn a_silent_process_is_glanced_at_and_then_looked_at_before_anything_is_said() {
         let now = MonoTime::from_millis(millis);
         world.tracker.handle_timeout(now);
         while let Some(request) = world.tracker.poll_request() {
-            if let TrackerRequest::Look { process, depth } = request {
+            if let TrackerRequest::Look { process, depth, .. } = request {
                 assert_eq!(process, PROCESS);
                 asked.push((millis, depth));
             }

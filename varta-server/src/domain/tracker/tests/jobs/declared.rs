@@ -5,7 +5,8 @@ use crate::domain::job::DeclaredJob;
 
 fn declared(schedule: &str) -> DeclaredJob {
     let schedule = schedule.into();
-    DeclaredJob { schedule, timezone: None, grace: Some(Duration::from_secs(60)), longest_run: None }
+    let grace = Some(Duration::from_secs(60));
+    DeclaredJob { schedule, timezone: None, grace, longest_run: None, alarm_on_overlap: false }
 }
 
 pub(super) fn declaration(text: &str, schedule: &str) -> Report {

@@ -46,7 +46,7 @@ impl Simulation {
                     ControlMessage::Attach
                     | ControlMessage::Notification(_)
                     | ControlMessage::Report(_)
-                    | ControlMessage::Said(_) => {}
+                    | ControlMessage::Said { .. } => {}
                     ControlMessage::Goodbye { nonce, .. } => {
                         self.reference.goodbye(control.sender, (handle, *nonce), &self.changes);
                     }
@@ -92,7 +92,7 @@ impl Simulation {
                 TrackerRequest::Unwatch(process) => {
                     self.watched.retain(|watched| watched.pid != process);
                 }
-                TrackerRequest::Look { process, depth: InspectionDepth::Full } if self.answers_looks => {
+                TrackerRequest::Look { process, depth: InspectionDepth::Full, .. } if self.answers_looks => {
                     self.tracker.handle_evidence(process, None, self.now);
                 }
                 TrackerRequest::Look { .. } | TrackerRequest::Find(_) => {}
