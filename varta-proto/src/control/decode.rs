@@ -266,9 +266,8 @@ impl<'a> Control<'a> {
     /// the payload is one; 0 leaves that to the server.
     ///
     /// ```
-    /// use varta_proto::control::{Control, Hello, MAX_CONTROL_LEN};
-    ///
-    /// let mut out = [0; MAX_CONTROL_LEN];
+    /// # use varta_proto::control::{Control, Hello, MAX_CONTROL_LEN};
+    /// # let mut out = [0; MAX_CONTROL_LEN];
     /// let mut hello = Hello::new(4242, 1_500_000_000, 3, [0xd1; 16]);
     /// hello.no_progress_after_ms = Some(60_000);
     /// assert_eq!(Control::decode(&hello.encode(&mut out))?.no_progress_after_ms(), Some(60_000));

@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(labels, before);
         assert_eq!(
             LabelSetError::NoRoom.to_string(),
-            "an agent's labels have at most 368 bytes, and take two more each"
+            "an agent's labels have at most 362 bytes, and take two more each"
         );
     }
 
