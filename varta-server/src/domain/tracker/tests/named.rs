@@ -62,8 +62,13 @@ fn words_of_a_process_are_in_its_verdicts_until_it_takes_them_back() {
     world.hear(handle.next(at(3), Status::Ok));
     let back = world.tracker.poll_transition().unwrap();
     assert_eq!((back.to, back.said), (UP, None));
-    world.pass(at(60));
-    let children: Vec<_> = world.requests.iter().filter_map(looked_at).collect();
+    let mut children = Vec::new();
+    while let Some(due) = world.tracker.poll_timeout().filter(|due| *due <= at(60)) {
+        world.tracker.handle_timeout(due);
+        while let Some(request) = world.tracker.poll_request() {
+            children.extend(looked_at(&request));
+        }
+    }
     assert!(!children.is_empty() && children.iter().all(|child| child.map(NonZeroU32::get) == Some(77)));
 }
 
