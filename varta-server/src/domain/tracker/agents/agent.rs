@@ -278,10 +278,15 @@ impl AgentHot {
         self.flags = self.flags.with(SlotFlags::PAGE, has_page).with(SlotFlags::PAGE_IS_READ, is_read);
     }
 
-    /// Whether a beat that reports nothing new needs no more than to be noted.
+    /// Whether the agent has one session and no counter, as nearly all have.
     #[inline]
     pub(in crate::domain::tracker) const fn is_plain(&self) -> bool {
-        !self.flags.has(SlotFlags::SESSIONS | SlotFlags::COUNTER_DUE)
+        !self.flags.has(SlotFlags::SESSIONS | SlotFlags::COUNTS | SlotFlags::COUNTER_DUE)
+    }
+
+    /// Whether the agent has one session, and a counter that is not due.
+    pub(in crate::domain::tracker) const fn is_plainly_counting(&self) -> bool {
+        self.counts() && !self.flags.has(SlotFlags::SESSIONS | SlotFlags::COUNTER_DUE)
     }
 
     /// Whether anything is stored of sessions other than the newest.
@@ -436,7 +441,6 @@ impl AgentHot {
     /// Records an accepted frame.
     #[inline]
     pub(in crate::domain::tracker) fn accept(&mut self, frame: &Frame, at: MonoTime) {
-        self.note_counter(frame, at);
         self.last_beat = at;
         self.beats += 1;
         self.payload = frame.payload;

@@ -91,8 +91,7 @@ impl AgentHot {
     }
 
     /// Notes the time if a frame moves the counter.
-    #[inline]
-    pub(super) fn note_counter(&mut self, frame: &Frame, at: MonoTime) {
+    pub(in crate::domain::tracker) fn note_counter(&mut self, frame: &Frame, at: MonoTime) {
         if self.counts()
             && self.is_moved_by(frame)
             && matches!(self.verdict, Some(Verdict::Up(_) | Verdict::Unknown))

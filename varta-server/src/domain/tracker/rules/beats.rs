@@ -36,21 +36,37 @@ impl Tracker {
         let key = self.key_of(beat.sender);
         let found = if self.agents.is(number, key) { Some(number) } else { self.agents.find(key) };
         match found {
-            Some(number) if self.is_ordinary(number, beat) => self.handle_ordinary(number, beat),
-            Some(number) => self.handle_known(number, beat, processes),
+            Some(number) if self.is_ordinary(number, beat) && self.agents.slot(number).is_plain() => {
+                self.handle_ordinary(number, beat)
+            }
+            Some(number) => self.handle_special(number, beat, processes),
             None if key.source == SourceId::UNHEARD => self.handle_unknown(beat, Twin::FIRST, processes),
             None => self.handle_new_lane(key, beat, processes),
         }
     }
 
-    /// Whether a beat is the next of an agent's only session and reports nothing new, as nearly all do.
+    /// Handles a beat that is not ordinary, or of an agent that is not plain. Most of the latter count.
+    fn handle_special(
+        &mut self,
+        number: u32,
+        beat: &ReceivedBeat,
+        processes: &mut impl Processes,
+    ) -> FrameOutcome {
+        if !self.agents.slot(number).is_plainly_counting() || !self.is_ordinary(number, beat) {
+            return self.handle_known(number, beat, processes);
+        }
+        // One that is refused for its rate has moved it all the same.
+        self.agents.slot_mut(number).note_counter(&beat.frame, beat.received_at);
+        self.handle_ordinary(number, beat)
+    }
+
+    /// Whether a beat is the next of a session and reports nothing new, as nearly all do.
     #[inline]
     fn is_ordinary(&self, number: u32, beat: &ReceivedBeat) -> bool {
         let (slot, frame) = (self.agents.slot(number), &beat.frame);
         slot.verdict == Some(Verdict::Up(frame.status))
             && !slot.terminal
             && !frame.is_terminal()
-            && slot.is_plain()
             && slot.session.followed_by(frame) == Some((0, false))
             && slot.last_beat <= beat.received_at
             && !self.adaptive_timeouts.is_on()
@@ -212,6 +228,7 @@ impl Tracker {
         let silence = at.since(slot.last_beat);
         let panicked = beat.frame.is_terminal() && !slot.terminal;
         let has_moved = slot.is_moved_by(&beat.frame);
+        slot.note_counter(&beat.frame, at);
         slot.accept(&beat.frame, at);
         let Some(before) = slot.verdict else { return };
         let is_stuck = slot.is_stuck();
