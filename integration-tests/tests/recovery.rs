@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use varta_integration_tests::foreign::skip;
 use varta_integration_tests::{
     AgentProcess, Network, Options, RemoteAgent, Scratch, Server, Signal, agent, as_pid, line, line_with,
     metric, pids_can_be_chosen, wait_until,
@@ -306,4 +307,47 @@ fn a_server_that_ends_ends_its_commands_first() {
     assert_eq!(processes_with(&mark), 0);
     server.expect(line_with("took too long and was ended"));
     drop(worker);
+}
+
+/// The files of `/proc/pressure` in a directory, with this share of time in which all waited for memory.
+fn starve(directory: &Path, full: u32) {
+    fs::create_dir_all(directory).unwrap();
+    let file = |full| {
+        format!(
+            "some avg10=99.00 avg60=0.00 avg300=0.00 total=1\nfull avg10={full}.00 avg60=0.00 avg300=0.00 total=1\n"
+        )
+    };
+    for (resource, full) in [("cpu", 0), ("memory", full), ("io", 0)] {
+        // In place: the directory is mounted.
+        fs::write(directory.join(resource), file(full)).unwrap();
+    }
+}
+
+#[test]
+fn while_the_host_is_starved_nobody_is_acted_on_and_afterwards_who_is_still_in_alarm() {
+    let scratch = Scratch::make();
+    let pressure = scratch.path("pressure");
+    starve(&pressure, 90);
+    let mount = format!("mount --bind '{}' /proc/pressure && exec \"$@\"", pressure.display());
+    let starter = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", &mount, "starter"];
+    let probe = Command::new(starter[0]).args(&starter[1..]).arg("true").output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        return skip(
+            "a file system can be mounted by root alone, and over /proc/pressure where there is one",
+        );
+    }
+    let options = Options::from(STALL_AFTER).started_by(starter);
+    let server = Server::start(options.args(["--recovery-exec", &note(&scratch, "{name}")]));
+    let [stays, recovers] = [(); 2].map(|()| server.start_agent(&[]));
+    for worker in [&stays, &recovers] {
+        worker.signal(Signal::Stop);
+    }
+    await_refusal(&server, "host_pressure", 2.0);
+    recovers.signal(Signal::Continue);
+    server.expect(agent(&recovers).up().because("recovered"));
+    assert_eq!(notes(&scratch), [""; 0]);
+    starve(&pressure, 20);
+    assert_eq!(await_notes(&scratch, 1).len(), 1);
+    await_action(&server, "command", "done", 1.0);
+    assert_eq!(notes(&scratch).len(), 1, "{:?}", notes(&scratch));
 }

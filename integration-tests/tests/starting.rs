@@ -22,7 +22,7 @@ const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. Unit files rely on them.
-const OPTIONS: [&str; 84] = [
+const OPTIONS: [&str; 85] = [
     "socket",
     "socket-mode",
     "notify-socket",
@@ -74,6 +74,7 @@ const OPTIONS: [&str; 84] = [
     "recovery-attempts",
     "recovery-backoff",
     "recovery-group-budget",
+    "recovery-max-pressure",
     "recovery-budget",
     "recovery-env",
     "events-file",

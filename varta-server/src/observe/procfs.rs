@@ -141,12 +141,17 @@ impl ProcReader {
             descriptors: self.count_descriptors(pid, thread),
             cgroup: read_lines_of(&self.file(pid, "cgroup"))
                 .and_then(|lines| Cgroup::read(&lines, &self.hierarchies)),
-            host: Pressure::read(|resource, room| {
-                read_some(self.proc.join(format!("pressure/{resource}")), room).map(<[u8]>::len)
-            }),
+            host: self.host_pressure(),
         }));
         let is_same = self.stat(&self.of_thread(pid, pid, "stat"));
         is_same.is_some_and(|stat| stat.start_time == start_time).then_some(look)
+    }
+
+    /// The pressure on the host.
+    pub(crate) fn host_pressure(&self) -> Pressure {
+        Pressure::read(|resource, room| {
+            read_some(self.proc.join(format!("pressure/{resource}")), room).map(<[u8]>::len)
+        })
     }
 
     fn file(&self, pid: u32, name: &str) -> PathBuf {

@@ -23,10 +23,11 @@ use crate::services::recovery::action_target::{
 };
 use crate::services::recovery::audit_fields::{ActionReport, facts_of, log_command, reason_text};
 use crate::services::recovery::command::{CommandLine, NotFilled, Placeholder};
-use crate::services::recovery::held::refusal_of_held;
+use crate::services::recovery::held::{refusal_of_held, refusal_of_starved};
 use crate::services::recovery::job::{ActionOutcome, Job, Refusal};
 use crate::services::recovery::metrics::{ActionResult as Came, RecoveryMetrics};
 use crate::services::recovery::options::RecoveryOptions;
+use crate::services::recovery::pressure_limits::PressureLimits;
 use crate::services::recovery::rule::{Action, UnhealthyState};
 use crate::services::recovery::runner::{self, CommandResult, Program, ShutdownSignal};
 use crate::services::recovery::signal_target::SignalTarget;
@@ -44,6 +45,7 @@ pub(crate) struct ActionExecutor {
     /// The name of this host.
     pub(crate) host: String,
     pub(crate) environment: Vec<(String, String)>,
+    pub(crate) max_pressure: PressureLimits,
     pub(crate) is_dry_run: bool,
     pub(crate) allow_without_audit: bool,
 }
@@ -60,6 +62,7 @@ impl ActionExecutor {
             notifier: self.notifier.clone(),
             host: self.host.clone(),
             environment: options.environment.clone(),
+            max_pressure: options.max_pressure,
             is_dry_run: options.is_dry_run,
             allow_without_audit: options.allow_without_audit,
         }
@@ -200,11 +203,14 @@ impl ActionExecutor {
         self.check_pid(job)
     }
 
-    /// Whether its process is in a state in which only a rule that names that state acts.
+    /// Whether the host is starved, or its process is in a state in which only a rule that names that state acts.
     async fn check_held(&self, job: &Job) -> Result<(), ActionOutcome> {
-        let (processes, job) = (Arc::clone(&self.processes), job.clone());
+        let (processes, job, limits) = (Arc::clone(&self.processes), job.clone(), self.max_pressure);
         // Not on this thread, which others wait for: files of `/proc` may be slow.
-        let refusal = tokio::task::spawn_blocking(move || refusal_of_held(&processes, &job)).await;
+        let refusal = tokio::task::spawn_blocking(move || {
+            refusal_of_starved(&processes, limits, &job).or_else(|| refusal_of_held(&processes, &job))
+        });
+        let refusal = refusal.await;
         match refusal {
             Ok(Some(refusal)) => Err(ActionOutcome::Refused(refusal)),
             // Nothing is held against the action that cannot be seen.

@@ -1,11 +1,12 @@
-//! Processes that recovery leaves alone: somebody has frozen or debugs them, or the kernel writes their core
-//! dump, which a signal would cut off.
+//! Processes that recovery leaves alone: somebody has frozen or debugs them, the kernel writes their core dump, which a
+//! signal would cut off, or the host is starved.
 
 use crate::base::time::MonoTime;
 use crate::domain::process::{ProcessId, classify};
 use crate::domain::tracker::Transition;
 use crate::observe::ProcReader;
 use crate::services::recovery::job::{Job, Refusal};
+use crate::services::recovery::pressure_limits::PressureLimits;
 use crate::services::recovery::rule::Action;
 
 /// The reason why a job is not executed at present; `None` when its process is in no such state, when the rule
@@ -23,6 +24,19 @@ pub(super) fn refusal_of_held(processes: &ProcReader, job: &Job) -> Option<Refus
     let is_named = job.rule.causes.contains(&refusal.as_str());
     let is_overdue = refusal == Refusal::DumpingCore && job.has_waited_for_dump;
     (!is_named && !is_overdue).then_some(refusal)
+}
+
+/// The reason why a job is not executed while the host is starved; `None` when it is not, and for what costs this host
+/// nothing.
+pub(super) fn refusal_of_starved(
+    processes: &ProcReader,
+    limits: PressureLimits,
+    job: &Job,
+) -> Option<Refusal> {
+    if matches!(job.action(), Action::Notify) || !job.transition.agent.origin.is_local() {
+        return None;
+    }
+    limits.refusal(&processes.host_pressure())
 }
 
 #[cfg(test)]

@@ -60,6 +60,8 @@ pub(crate) enum Refusal {
     Frozen,
     /// A debugger or another tracer holds its process.
     Traced,
+    /// The host is starved of memory, I/O or CPUs.
+    HostPressure,
     /// Its process leads no process group, or one that this server is in.
     SharedGroup,
     /// Its process is in the root of the cgroups, or this server is in its cgroup.
@@ -76,7 +78,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of the metrics.
-    pub(crate) const ALL: [Refusal; 18] = [
+    pub(crate) const ALL: [Refusal; 19] = [
         Refusal::Budget,
         Refusal::GroupBudget,
         Refusal::Blind,
@@ -89,6 +91,7 @@ impl Refusal {
         Refusal::DumpingCore,
         Refusal::Frozen,
         Refusal::Traced,
+        Refusal::HostPressure,
         Refusal::SharedGroup,
         Refusal::SharedCgroup,
         Refusal::PidReused,
@@ -112,6 +115,7 @@ impl Refusal {
             Refusal::DumpingCore => "dumping_core",
             Refusal::Frozen => "frozen",
             Refusal::Traced => "traced",
+            Refusal::HostPressure => "host_pressure",
             Refusal::SharedGroup => "shared_group",
             Refusal::SharedCgroup => "shared_cgroup",
             Refusal::PidReused => "pid_reused",
@@ -149,6 +153,7 @@ impl Refusal {
             | Refusal::DumpingCore
             | Refusal::Frozen
             | Refusal::Traced
+            | Refusal::HostPressure
             | Refusal::NoTrail => true,
             Refusal::Remote
             | Refusal::NotAttested

@@ -14,6 +14,7 @@ use crate::services::audit::AuditOptions;
 use crate::services::recovery::action_target::{find_program, search_path};
 use crate::services::recovery::budget::Budget;
 use crate::services::recovery::command::CommandLine;
+use crate::services::recovery::pressure_limits::PressureLimits;
 use crate::services::recovery::rule::{Action, RecoveryRule, Step};
 use crate::services::recovery::table::{RecoveryEntry, RecoveryTables};
 
@@ -74,6 +75,19 @@ pub struct RecoveryArgs {
         hide_short_help = true
     )]
     pub recovery_budget: Budget,
+
+    /// Pressure on this host above which recovery waits: on a starved host it would make matters worse
+    ///
+    /// In percent of the last ten seconds in which all tasks with work waited for memory or I/O, or some task for a CPU.
+    /// Agents of other hosts and notifications do not wait.
+    #[arg(
+        long,
+        env = "VARTA_RECOVERY_MAX_PRESSURE",
+        value_name = "RESOURCE=PERCENT,...",
+        default_value_t = PressureLimits::DEFAULT,
+        hide_short_help = true
+    )]
+    pub recovery_max_pressure: PressureLimits,
 
     /// Environment variable for commands; may be given more than once
     ///
@@ -163,6 +177,7 @@ impl RecoveryArgs {
                 .iter()
                 .map(|Variable { name, value }| (name.clone(), value.clone()))
                 .collect(),
+            max_pressure: self.recovery_max_pressure,
             is_dry_run: self.recovery_dry_run,
             allows_remote: self.allow_recovery_for_remote,
             allow_without_audit: self.recovery_without_audit,
@@ -207,6 +222,8 @@ pub struct RecoveryOptions {
     pub budget: Budget,
     /// The environment of commands, in addition to `PATH` and the properties of the agent.
     pub environment: Vec<(String, String)>,
+    /// The pressure on this host above which nothing is done about its agents.
+    pub max_pressure: PressureLimits,
     /// Whether actions are only logged.
     pub is_dry_run: bool,
     /// Whether commands are run for agents of other hosts.
@@ -269,6 +286,7 @@ impl Default for RecoveryOptions {
             rules: Vec::new(),
             budget: Budget::new(TWENTY, 600),
             environment: Vec::new(),
+            max_pressure: PressureLimits::DEFAULT,
             is_dry_run: false,
             allows_remote: false,
             allow_without_audit: false,
@@ -333,6 +351,7 @@ mod tests {
             (&["--recovery-attempts", "0"], "--recovery-attempts"),
             (&["--recovery-backoff", "400days"], "--recovery-backoff"),
             (&["--recovery-budget", "5"], "ACTIONS/DURATION"),
+            (&["--recovery-max-pressure", "memory"], "RESOURCE=PERCENT"),
         ] {
             let said = options(line).unwrap_err();
             assert!(said.contains(fault), "{line:?}: {said}");

@@ -64,6 +64,7 @@ impl Recovery {
             notifier,
             host: context.host.to_string(),
             environment: options.environment.clone(),
+            max_pressure: options.max_pressure,
             is_dry_run: options.is_dry_run,
             allow_without_audit: options.allow_without_audit,
         };

@@ -269,6 +269,9 @@ const fn refusal_reason(refusal: Refusal) -> &'static str {
         Refusal::DumpingCore => {
             "the kernel writes its core dump; it is looked at again until that is complete, for ten minutes at most"
         }
+        Refusal::HostPressure => {
+            "the host is starved (--recovery-max-pressure); it is looked at again until that is over"
+        }
         Refusal::Frozen => "its cgroup is frozen; it is looked at again until that is thawed",
         Refusal::Traced => {
             "a debugger or another tracer holds it; it is looked at again until that lets it go"
