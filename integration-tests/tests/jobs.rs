@@ -287,7 +287,7 @@ fn an_overlap_of_commands_is_an_alarm_where_they_declare_it_so() {
     server.expect(agent(second.pid()).up().because("overlapped"));
     let third = start(&["--alarm-on-overlap"]);
     server.expect(agent(third.pid()).stalled().because("overlapped"));
-    server.expect(metric("varta_agent_alarm").with("pid", &third.pid().to_string()).is(1.0));
+    server.expect(metric("varta_agent_alarm").with("pid", third.pid()).is(1.0));
     assert!(!server.history(second.pid()).iter().any(|change| change.starts_with("stalled")));
     third.signal(Signal::Terminate);
     server.expect(agent(third.pid()).gone().from("stalled"));

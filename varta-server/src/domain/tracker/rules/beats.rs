@@ -46,6 +46,8 @@ impl Tracker {
     }
 
     /// Handles a beat that is not ordinary, or of an agent that is not plain. Most of the latter count.
+    #[cold]
+    #[inline(never)]
     fn handle_special(
         &mut self,
         number: u32,
@@ -61,7 +63,7 @@ impl Tracker {
     }
 
     /// Whether a beat is the next of a session and reports nothing new, as nearly all do.
-    #[inline]
+    #[inline(always)]
     fn is_ordinary(&self, number: u32, beat: &ReceivedBeat) -> bool {
         let (slot, frame) = (self.agents.slot(number), &beat.frame);
         slot.verdict == Some(Verdict::Up(frame.status))
@@ -73,7 +75,7 @@ impl Tracker {
     }
 
     /// What [`Tracker::handle_known`] does for such a beat.
-    #[inline]
+    #[inline(always)]
     fn handle_ordinary(&mut self, number: u32, beat: &ReceivedBeat) -> FrameOutcome {
         if let Some(limited) = self.limit(number, beat.received_at) {
             self.agents.slot_mut(number).note_limited(&beat.frame, beat.received_at);
