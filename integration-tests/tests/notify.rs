@@ -106,7 +106,7 @@ fn a_keep_alive_that_does_not_come_within_its_time_is_a_stall_and_one_that_comes
     // One that is stopped is told by what it does.
     tell(&mut service, "say WATCHDOG=1");
     service.signal(Signal::Stop);
-    server.expect(agent(&service).stalled().because("stopped"));
+    server.expect(agent(&service).stalled().seen_as("stopped"));
     service.signal(Signal::Continue);
 }
 

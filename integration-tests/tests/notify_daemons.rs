@@ -226,7 +226,7 @@ fn a_php_fpm_that_hangs_is_found_by_its_keep_alives() {
         php.server.scrape().of_agent("varta_beats_total", running.pid()) >= 8.0
     });
     running.signal(Signal::Stop);
-    php.server.expect(agent(running.pid()).stalled().because("stopped"));
+    php.server.expect(agent(running.pid()).stalled().seen_as("stopped"));
     running.signal(Signal::Continue);
     php.server.expect(agent(running.pid()).up().because("recovered"));
     running.signal(Signal::Terminate);

@@ -278,17 +278,6 @@ impl AgentHot {
         self.flags = self.flags.with(SlotFlags::PAGE, has_page).with(SlotFlags::PAGE_IS_READ, is_read);
     }
 
-    /// Whether the agent has one session and no counter, as nearly all have.
-    #[inline]
-    pub(in crate::domain::tracker) const fn is_plain(&self) -> bool {
-        !self.flags.has(SlotFlags::SESSIONS | SlotFlags::COUNTS | SlotFlags::COUNTER_DUE)
-    }
-
-    /// Whether the agent has one session, and a counter that is not due.
-    pub(in crate::domain::tracker) const fn is_plainly_counting(&self) -> bool {
-        self.counts() && !self.flags.has(SlotFlags::SESSIONS | SlotFlags::COUNTER_DUE)
-    }
-
     /// Whether anything is stored of sessions other than the newest.
     #[inline]
     pub(in crate::domain::tracker) const fn has_others(&self) -> bool {

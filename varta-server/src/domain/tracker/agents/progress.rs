@@ -48,6 +48,17 @@ impl ProgressWatch {
 }
 
 impl AgentHot {
+    /// Whether the agent has one session and no counter, as nearly all have.
+    #[inline]
+    pub(in crate::domain::tracker) const fn is_plain(&self) -> bool {
+        !self.flags.has(SlotFlags::SESSIONS | SlotFlags::COUNTS | SlotFlags::COUNTER_DUE)
+    }
+
+    /// Whether the agent has one session, and a counter that is not due.
+    pub(in crate::domain::tracker) const fn is_plainly_counting(&self) -> bool {
+        self.counts() && !self.flags.has(SlotFlags::SESSIONS | SlotFlags::COUNTER_DUE)
+    }
+
     /// Whether its payload is a counter that must move.
     pub(in crate::domain::tracker) const fn counts(&self) -> bool {
         self.flags.has(SlotFlags::COUNTS)
