@@ -113,8 +113,9 @@ impl AgentHot {
 
     /// Gives the counter of an agent that is up again all its time from the last beat on.
     pub(in crate::domain::tracker) fn begin_counting(&mut self) {
+        // Also where nobody has said yet, to this server, that it counts.
+        self.set_counter_due(false);
         if self.counts() {
-            self.set_counter_due(false);
             self.fell_after = unit_of(self.last_beat);
         }
     }

@@ -295,6 +295,7 @@ fn the_next_server_knows_who_stands_still_and_tells_nobody_twice() {
         again.beat(&mut next, at(71));
         let up = next.tracker.poll_transition().unwrap();
         assert_eq!((up.to, up.cause, up.silence), (UP, Cause::Progressed, stood + Duration::from_secs(80)));
+        assert!(!next.tracker.agents.slot(0).is_counter_due());
     }
 }
 
