@@ -250,7 +250,7 @@ impl Tracker {
         let slot = self.agents.slot_mut(number);
         slot.verdict = Some(after);
         if !matches!(before, Verdict::Up(_) | Verdict::Unknown) && !is_held {
-            self.agents.slot_mut(number).begin_counting();
+            slot.begin_counting();
         }
         self.recount(before, after);
         let silence = silence + self.end_absence(number);

@@ -174,14 +174,22 @@ impl Tracker {
         if let Some(until) = waits_until.filter(|until| now < *until) {
             return self.wheel.arm(number, until);
         }
-        match process {
-            Some(process) if self.ask_for_look(number, process, InspectionDepth::Full, now) => {
-                self.agents.rest_mut(number).inquiry = looking;
-                let until = self.inspection_budget.wait_for(number, now);
-                self.wheel.arm(number, until);
-            }
-            Some(_) | None => self.decide(number, now, None),
+        if !self.await_look(number, looking, now) {
+            self.decide(number, now, None);
         }
+    }
+
+    /// Has the verdict on an agent wait for a full inspection of its process. Returns whether it does: not without a
+    /// process, and beyond the budget.
+    pub(super) fn await_look(&mut self, number: u32, looking: Inspection, now: MonoTime) -> bool {
+        let Some(process) = self.process(number) else { return false };
+        if !self.ask_for_look(number, process, InspectionDepth::Full, now) {
+            return false;
+        }
+        self.agents.rest_mut(number).inquiry = looking;
+        let until = self.inspection_budget.wait_for(number, now);
+        self.wheel.arm(number, until);
+        true
     }
 
     /// Whether the newest beat in an agent's page is known; if not, requests a read. A page that has been
@@ -262,7 +270,7 @@ impl Tracker {
     }
 
     /// Requests an inspection of an agent's process, if the budget allows it.
-    pub(super) fn ask_for_look(
+    fn ask_for_look(
         &mut self,
         number: u32,
         process: ProcessId,

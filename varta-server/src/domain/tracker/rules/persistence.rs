@@ -92,11 +92,11 @@ impl Tracker {
             labels: agent.labels.clone(),
             unit: agent.unit.clone(),
             said: agent.said.clone(),
-            progress: ProgressWatch {
+            progress: agent.stood.map_or_else(ProgressWatch::default, |stood| ProgressWatch {
                 stands_since: now,
-                stood_before: agent.stood.unwrap_or_default() + agent.silent_before,
+                stood_before: stood + agent.silent_before,
                 ..ProgressWatch::default()
-            },
+            }),
             ..AgentRare::default()
         };
         // A process that cannot be identified by its start time has none.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::limits::{MAX_DURATION, MIN_STALL_AFTER};
 use crate::base::time::MonoTime;
-use crate::domain::process::{Dossier, InspectionDepth};
+use crate::domain::process::Dossier;
 use crate::domain::tracker::agents::agent::Inspection;
 use crate::domain::tracker::state::{Tracker, TransitionDetails};
 use crate::domain::tracker::verdicts::cause::Cause;
@@ -31,21 +31,15 @@ impl Tracker {
         let extra = self.agents.rest_mut(number).extra.get_or_insert_default();
         if extra.progress.declared.replace(after) != Some(after) {
             self.watch_progress(number);
-            self.check_counter_earlier(number);
         }
     }
 
-    /// Watches the counter of an agent, or no longer, by the rules and by what the agent said.
+    /// Watches the counter of an agent, or no longer, by the rules and by what the agent said, and has the agent checked
+    /// in time if its counter may stand for a shorter time than before.
     pub(super) fn watch_progress(&mut self, number: u32) {
         let (slot, rest) = self.agents.both_mut(number);
         let limit = rest.extra.as_ref().and_then(|extra| extra.progress.limit(self.policy.no_progress_after));
         slot.set_counts(limit.is_some());
-        self.check_counter_earlier(number);
-    }
-
-    /// Has an agent checked in time if its counter may stand for a shorter time than before.
-    fn check_counter_earlier(&mut self, number: u32) {
-        let slot = self.agents.slot(number);
         if slot.counts() && slot.verdict.is_some_and(Verdict::is_awaited) {
             self.wheel.arm(number, self.first_check(number));
         }
@@ -85,13 +79,8 @@ impl Tracker {
                 None => self.mark_stuck(number, now, None),
             };
         }
-        match self.process(number) {
-            Some(process) if self.ask_for_look(number, process, InspectionDepth::Full, now) => {
-                self.agents.rest_mut(number).inquiry = Inspection::Looking;
-                let until = self.inspection_budget.wait_for(number, now);
-                self.wheel.arm(number, until);
-            }
-            Some(_) | None => self.mark_stuck(number, now, None),
+        if !self.await_look(number, Inspection::Looking, now) {
+            self.mark_stuck(number, now, None);
         }
     }
 

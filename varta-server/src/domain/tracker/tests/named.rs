@@ -72,7 +72,7 @@ fn words_of_a_process_are_in_its_verdicts_until_it_takes_them_back() {
     assert!(!children.is_empty() && children.iter().all(|child| child.map(NonZeroU32::get) == Some(77)));
 }
 
-/// The child that is to be looked at in place of its parent.
+/// The child that a request inspects in place of its parent.
 fn looked_at(request: &TrackerRequest) -> Option<Option<NonZeroU32>> {
     match request {
         TrackerRequest::Look { child, .. } => Some(*child),

@@ -164,7 +164,7 @@ fn the_time_is_that_of_the_rule_or_of_the_agent_or_the_default() {
         let case = format!("{is_payload:?} {ruled:?} {declared:?}");
         match (found, expected) {
             (Some(found), Some(expected)) => {
-                // It is told by the first beat after the time is over.
+                // The verdict comes with the first beat after the time has passed.
                 assert!(found >= expected && found <= expected + seconds(1), "{case}: {found:?}");
             }
             (found, expected) => assert_eq!(found, expected, "{case}"),
@@ -280,7 +280,7 @@ fn the_next_server_knows_who_stands_still_and_tells_nobody_twice() {
     let stood = known[0].stood.unwrap();
     assert!(stood <= Duration::from_secs(30) && stood + UNIT >= Duration::from_secs(30), "{stood:?}");
     for rules in [rule(Some(true), Some(MAY_STAND)), Rules::default()] {
-        // The clock of the next server begins anew.
+        // The next server's clock starts at zero.
         let mut next = World::with(policy(rules));
         let before = AgentSnapshot { silent_before: Duration::from_secs(10), ..known[0].clone() };
         assert!(next.tracker.restore(&before, Fate::Lives, at(1)));

@@ -75,6 +75,14 @@ impl World {
 }
 
 #[test]
+fn who_has_beaten_again_takes_no_more_memory_than_any_other() {
+    let mut world = World::new();
+    world.remembers(&up(), Fate::Lives);
+    world.hear(Handle::connect(PID, at(0)).next(at(1), Status::Ok));
+    assert!(world.tracker.agents.rest(0).extra.is_none());
+}
+
+#[test]
 fn who_was_up_and_lives_is_expected_and_with_a_beat_goes_on_as_before() {
     let mut world = World::new();
     world.remembers(&up(), Lives);
