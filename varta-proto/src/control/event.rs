@@ -112,8 +112,8 @@ impl<'a> Declaration<'a> {
     /// The maximum length of the name of a time zone, in bytes.
     pub const MAX_TIMEZONE_LEN: usize = 64;
 
-    /// Creates a declaration with neither grace nor longest run, and without alarms for overlaps; `None` if a text is empty, too long, or has
-    /// control characters.
+    /// Creates a declaration with neither grace nor longest run, and without alarms for overlaps; `None` if a text is
+    /// empty, too long, or has control characters.
     ///
     /// ```
     /// use varta_proto::control::Declaration;

@@ -72,8 +72,9 @@ impl Rules {
     ///
     /// When there are too many rules, when an earlier rule has the same pattern, when `stall_after` is out of
     /// the range of [10 ms](crate::base::limits::MIN_STALL_AFTER) to
-    /// [366 days](crate::base::limits::MAX_DURATION), when a duration of `forget_after` or `progress` is, or when `replaced_within` is longer than
-    /// [10 minutes](crate::base::limits::MAX_REPLACED_WITHIN). The rules are unchanged then.
+    /// [366 days](crate::base::limits::MAX_DURATION), when a duration of `forget_after` or `progress` is, or when
+    /// `replaced_within` is longer than [10 minutes](crate::base::limits::MAX_REPLACED_WITHIN). The rules are unchanged
+    /// then.
     pub fn add(&mut self, rule: Rule) -> Result<(), EntryError> {
         if let Some(stall_after) = rule.stall_after {
             check_duration("stall-after", stall_after)?;

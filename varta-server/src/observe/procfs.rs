@@ -83,8 +83,8 @@ impl ProcReader {
         })
     }
 
-    /// The child of a process that was started then, which has this pid for its parent, whose namespace may be another than this server's: its
-    /// pid and its start time here. `None` also if the kernel does not list the children.
+    /// The child of a process that was started then, which has this pid for its parent, whose namespace may be another
+    /// than this server's: its pid and its start time here. `None` also if the kernel does not list the children.
     pub(crate) fn child(&self, parent: u32, started: NonZeroU64, pid: u32) -> Option<(u32, NonZeroU64)> {
         let mut room = vec![0; CHILDREN_ROOM];
         let children = read_some(self.of_thread(parent, parent, "children"), &mut room).map(parse_children);
