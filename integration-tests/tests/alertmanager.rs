@@ -150,6 +150,10 @@ fn an_alert_fires_stays_the_same_one_while_it_lasts_and_ends() {
     assert_eq!(first["labels"]["pid"], worker.pid().to_string());
     assert!(first["annotations"]["summary"].as_str().unwrap().contains("critical"), "{first}");
     alertmanager.await_notified("worker", &["firing"]);
+    let shown = server.get("/api/v1/alerts?problem=critical");
+    let shown: Value = serde_json::from_str(&shown.body).unwrap();
+    let sent = &shown["alerts"][0]["sent"][0];
+    assert_eq!((&sent["kind"], &sent["outcome"]), (&"alertmanager".into(), &"taken".into()), "{shown}");
     // Beyond the time at which it would have ended by itself.
     let lasts = wait_for(|| {
         alertmanager.active("worker").filter(|alert| alert["updatedAt"].as_str() > first["endsAt"].as_str())

@@ -331,6 +331,7 @@ const ROWS: &[Row] = &[
         &[("32", "services/api/shared.rs", "MAX_READS"), ("5 s", "services/api/routes.rs", "TURN_WITHIN")],
     ),
     ("reads of the history at once", &[("2", "services/api/shared.rs", "MAX_DISK_READS")]),
+    ("how long a read of the history takes", &[("10 s", "services/state/reader.rs", "READ_WITHIN")]),
     (
         "the list of agents that readers of the API share, about 200 bytes an agent",
         &[("60 s", "services/api/directory.rs", "KEPT_UNUSED")],
@@ -341,6 +342,29 @@ const ROWS: &[Row] = &[
         &[("500", "services/api/list.rs", "MAX_PAGE"), ("500", "services/api/routes.rs", "MAX_CHANGES")],
     ),
     ("agents whose day is asked for at once", &[("60", "services/api/routes.rs", "MAX_DAYS")]),
+    (
+        "incidents that are kept for readers, agents of one, and falls that may become one",
+        &[
+            ("64", "services/api/incidents.rs", "MAX_KEPT"),
+            ("1,000", "services/api/incidents.rs", "MAX_MEMBERS"),
+            ("64", "services/api/incidents.rs", "MAX_FALLS"),
+        ],
+    ),
+    (
+        "what became of alerts at their receivers, for readers",
+        &[("4,096", "services/alerts/board.rs", "MAX_ALERTS")],
+    ),
+    (
+        "actions and refusals of recovery that are kept for readers, and the text of one",
+        &[
+            ("512", "services/recovery/journal.rs", "MAX_KEPT"),
+            ("1 KiB", "services/recovery/journal.rs", "MAX_ACTION_LEN"),
+        ],
+    ),
+    (
+        "incidents, alerts or recoveries of one page of the API",
+        &[("500", "services/api/doings.rs", "MAX_PAGE")],
+    ),
     (
         "the query of a request to the API, and its parameters",
         &[

@@ -343,13 +343,14 @@ impl Services {
         let history = state.history();
         let state = state.start(context, tracker)?;
         let recorder = recording.start(context)?;
-        let notifier = alerts.start(context, &pauses, maintenance.take_ack_requests());
+        let (notifier, board) = alerts.start(context, &pauses, maintenance.take_ack_requests());
         let audit_writer = audit.start(context)?;
-        recovery.start(context, audit_writer.clone(), notifier, &pauses)?;
+        let journal = recovery.start(context, audit_writer.clone(), notifier, &pauses)?;
         events.start(context)?;
         let (to_http, local) = mpsc::channel(http::LOCAL_CONNECTIONS);
         let desk = maintenance.start(context, audit_writer, alarms.clone(), kernel_drops.clone(), to_http);
-        let mut sites = api::service::start(context, alarms, desk, history);
+        let sources = api::Sources { alarms, desk, board, journal, history };
+        let mut sites = api::service::start(context, sources);
         sites.open = sites.open.merge(page::routes());
         http.start(context, kernel_drops, sites, local)?;
         heartbeat.start(context);

@@ -175,6 +175,10 @@ impl Fingerprint {
         let bytes: Vec<u8> = texts.flat_map(|text| text.bytes().chain([0xff])).collect();
         Fingerprint(digest(&bytes))
     }
+
+    pub(super) const fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
 }
 
 /// The first half of the SHA-256 digest.

@@ -20,6 +20,7 @@ use crate::base::backoff::Backoff;
 use crate::base::clock::{Clock, WallClock};
 use crate::base::time::{MonoTime, WallTime, millis};
 use crate::services::alerts::alert::{Alert, Id, Texts};
+use crate::services::alerts::board::{ReceiverName, SentAlerts};
 use crate::services::alerts::delivery::Report;
 use crate::services::alerts::http_client::{Answer, DeliveryResult, JSON, post};
 use crate::services::alerts::lifecycle::state::AlertSnapshot;
@@ -58,6 +59,8 @@ pub(super) struct Alertmanager {
     pub(super) board: watch::Receiver<Arc<AlertSnapshot>>,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) outcomes: Outcomes,
+    /// What became of each alert, under this name.
+    pub(super) sent: (SentAlerts, ReceiverName),
     /// Counts answers that show another time than this host's clock.
     pub(super) clock_skew: Counter,
     pub(super) clock: Clock,
@@ -219,6 +222,10 @@ impl Alertmanager {
             let now = WallClock::read(self.clock);
             let skew = told.clock.learn(date, asked.mono, now);
             self.note_skew(skew, told, now.mono);
+            let (sent_alerts, name) = &self.sent;
+            for alert in batch.iter().filter(|alert| alert.ends_at.is_none()) {
+                sent_alerts.note(Id::of(alert), name, &result);
+            }
             match result {
                 DeliveryResult::Taken => self.outcomes.sent.increment(1),
                 DeliveryResult::Refused(reason) => {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::backoff::{Backoff, MIN_DELAY};
+use crate::services::alerts::board::{self, ReceiverName, SentAlerts};
 use crate::services::alerts::delivery::{Notice, Report};
 use crate::services::alerts::http_client::DeliveryResult;
 use crate::services::alerts::lanes::Lanes;
@@ -60,6 +61,15 @@ impl NoticeReceiver {
         }
     }
 
+    /// By what readers know it.
+    pub(super) fn reader_name(&self) -> ReceiverName {
+        let kind = match self {
+            NoticeReceiver::Webhook(_) => board::WEBHOOK,
+            NoticeReceiver::Mail(_) => board::MAIL,
+        };
+        ReceiverName { kind, name: self.name() }
+    }
+
     /// Its address without secrets, for the log.
     fn name(&self) -> String {
         match self {
@@ -82,6 +92,7 @@ pub(super) struct Courier {
     pub(super) queue: mpsc::Receiver<Waiting>,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) outcomes: Outcomes,
+    pub(super) sent: SentAlerts,
     pub(super) stop: CancellationToken,
     /// Cancelled when the options do not name the receiver any more.
     pub(super) removed: CancellationToken,
@@ -109,9 +120,10 @@ impl Courier {
     /// Runs until it is stopped, then tries each notification that waits once. One whose receiver is removed gives up
     /// what waits.
     pub(super) async fn run(self) {
-        let Courier { mut settings, mut queue, reports, outcomes, stop, removed } = self;
+        let Courier { mut settings, mut queue, reports, outcomes, sent, stop, removed } = self;
         let Setting { mut receiver, give_up_after } = settings.borrow_and_update().clone();
-        let mut settlement = Settlement { name: receiver.name(), give_up_after, reports, outcomes };
+        let mut settlement =
+            Settlement { name: receiver.reader_name(), give_up_after, reports, outcomes, sent };
         let mut lanes: Lanes<Waiting> = Lanes::new();
         let mut attempts: JoinSet<Attempt> = JoinSet::new();
         let mut state = State::default();
@@ -154,7 +166,7 @@ impl Courier {
                 Ok(()) = settings.changed() => {
                     let setting = settings.borrow_and_update().clone();
                     (receiver, settlement.give_up_after) = (setting.receiver, setting.give_up_after);
-                    settlement.name = receiver.name();
+                    settlement.name = receiver.reader_name();
                 }
                 waiting = queue.recv(), if is_open && lanes.len() < QUEUE => match waiting {
                     Some(waiting) => {
@@ -177,10 +189,11 @@ impl Courier {
 
 /// By what attempts are judged.
 struct Settlement {
-    name: String,
+    name: ReceiverName,
     give_up_after: Duration,
     reports: mpsc::Sender<Report>,
     outcomes: Outcomes,
+    sent: SentAlerts,
 }
 
 impl Settlement {
@@ -193,7 +206,7 @@ impl Settlement {
             %id,
             kind,
             "{}: a notice ({kind}) is given up: it gets no more",
-            self.name
+            self.name.name
         );
         self.report(notice).await;
     }
@@ -209,8 +222,12 @@ impl Settlement {
 
     async fn note(&self, attempt: Attempt, lanes: &mut Lanes<Waiting>, state: &mut State) {
         let Attempt { agent, since, notice, result } = attempt;
-        let (name, id, kind) = (&self.name, &notice.delivery.id, notice.delivery.kind.as_str());
+        let (name, id, kind) = (&self.name.name, &notice.delivery.id, notice.delivery.kind.as_str());
         tracing::debug!(target: "varta::alerts", %id, kind, "{name}: the notice {id} ({kind}) is {result}");
+        let about = notice.delivery.about.filter(|_| !notice.delivery.is_end);
+        if let Some(about) = about {
+            self.sent.note(about, &self.name, &result);
+        }
         match result {
             DeliveryResult::Taken => {
                 self.outcomes.sent.increment(1);
@@ -258,6 +275,9 @@ impl Settlement {
                     return;
                 }
                 self.outcomes.given_up.increment(1);
+                if let Some(about) = about {
+                    self.sent.give_up(about, &self.name, &reason);
+                }
                 let after = self.give_up_after;
                 tracing::error!(
                     target: "varta::alerts",

@@ -8,6 +8,7 @@ mod alert;
 mod alert_file;
 mod alertmanager;
 mod annotations;
+mod board;
 mod courier;
 mod delivery;
 pub(in crate::services) mod http_client;
@@ -31,6 +32,7 @@ mod url;
 mod url_text;
 mod webhook;
 
+pub(crate) use self::board::{AlertBoard, FiringAlert};
 pub use self::mail::{Login, MailAddress, MailOptions, Relay};
 pub(crate) use self::notification::Notification;
 pub use self::options::{AlertArgs, AlertOptions};

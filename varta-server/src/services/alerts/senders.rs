@@ -11,9 +11,10 @@ use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::peers::Peers;
 use crate::services::alerts::alertmanager::Alertmanager;
+use crate::services::alerts::board::{self, AlertBoard, ReceiverName};
 use crate::services::alerts::courier::{self, Courier, NoticeReceiver, Setting};
 use crate::services::alerts::delivery::Report;
-use crate::services::alerts::lifecycle::state::{AlertSnapshot, Receivers};
+use crate::services::alerts::lifecycle::state::Receivers;
 use crate::services::alerts::metrics::{AlertMetrics, Outcomes};
 use crate::services::alerts::notifier::{NoticeQueue, Notifier};
 use crate::services::alerts::targets::Targets;
@@ -35,7 +36,7 @@ pub(super) struct Senders {
     next_number: usize,
     couriers: Vec<RunningCourier>,
     reports: mpsc::Sender<Report>,
-    board: watch::Receiver<Arc<AlertSnapshot>>,
+    board: AlertBoard,
     metrics: AlertMetrics,
     clock: Clock,
     notifier: Notifier,
@@ -56,6 +57,7 @@ struct RunningCourier {
     destination: &'static str,
     /// Who gets what it sends.
     target: String,
+    name: ReceiverName,
     setting: watch::Sender<Setting>,
     removed: CancellationToken,
 }
@@ -71,7 +73,7 @@ pub(super) struct Changed {
 impl Senders {
     pub(super) fn new(
         reports: mpsc::Sender<Report>,
-        board: watch::Receiver<Arc<AlertSnapshot>>,
+        board: AlertBoard,
         metrics: AlertMetrics,
         clock: Clock,
         notifier: Notifier,
@@ -107,6 +109,9 @@ impl Senders {
                 new.push(destination);
             }
         }
+        let names = self.alertmanagers.iter().map(|running| name_of(&running.url));
+        let names = names.chain(self.couriers.iter().map(|running| running.name.clone()));
+        self.board.sent.set_receivers(names.collect());
         let alertmanagers = self.alertmanagers.iter().map(|running| running.number).collect();
         Changed { receivers: Receivers { alertmanagers, notices: self.notifier.is_on() }, new }
     }
@@ -152,9 +157,10 @@ impl Senders {
             client: targets.client.clone(),
             resend_every,
             give_up_after,
-            board: self.board.clone(),
+            board: self.board.snapshot.clone(),
             reports: self.reports.clone(),
             outcomes: self.metrics.alertmanager.clone(),
+            sent: (self.board.sent.clone(), name_of(url)),
             clock_skew: self.metrics.clock_skew.clone(),
             clock: self.clock,
             stop: self.stop.clone(),
@@ -217,16 +223,19 @@ impl Senders {
     ) {
         let (queue, waiting) = mpsc::channel(courier::QUEUE);
         self.notifier.add(NoticeQueue { destination, queue, outcomes: outcomes.clone() });
+        let name = receiver.reader_name();
         let (setting, settings) = watch::channel(Setting { receiver: Arc::new(receiver), give_up_after });
         let removed = CancellationToken::new();
         let (reports, stop) = (self.reports.clone(), self.stop.clone());
-        let courier = Courier { settings, queue: waiting, reports, outcomes, stop, removed: removed.clone() };
+        let sent = self.board.sent.clone();
+        let courier =
+            Courier { settings, queue: waiting, reports, outcomes, sent, stop, removed: removed.clone() };
         let is_to_end = removed.clone();
         self.tasks.spawn(async move {
             courier.run().await;
             is_to_end.is_cancelled()
         });
-        self.couriers.push(RunningCourier { destination, target, setting, removed });
+        self.couriers.push(RunningCourier { destination, target, name, setting, removed });
     }
 
     /// Waits for the end of a task.
@@ -252,4 +261,8 @@ impl Senders {
     pub(super) fn are_none(&self) -> bool {
         self.tasks.is_empty()
     }
+}
+
+fn name_of(url: &AlertUrl) -> ReceiverName {
+    ReceiverName { kind: board::ALERTMANAGER, name: url.to_string() }
 }

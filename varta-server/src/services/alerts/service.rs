@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::error::Error;
 use crate::services::alerts::alert_file::AlertFile;
+use crate::services::alerts::board::{AlertBoard, SentAlerts};
 use crate::services::alerts::delivery::REPORTS;
 use crate::services::alerts::lifecycle::state::{AlertSnapshot, AlertState};
 use crate::services::alerts::metrics::{AlertMetrics, SINK};
@@ -52,27 +53,28 @@ impl Alerts {
         Reload { host: Arc::clone(&self.host), to_task: self.to_task.clone() }
     }
 
-    /// Starts the task if there is or may be a receiver, and returns the notifier of other services. `acks` are
-    /// requests to acknowledge alarms.
+    /// Starts the task if there is or may be a receiver, and returns the notifier of other services, and what fires.
+    /// `acks` are requests to acknowledge alarms.
     pub(crate) fn start(
         self,
         context: &mut Context,
         pauses: &Pauses,
         acks: Option<mpsc::Receiver<AckRequest>>,
-    ) -> Notifier {
+    ) -> (Notifier, AlertBoard) {
         // The metrics exist also without a receiver.
         let metrics = AlertMetrics::new(&context.registry);
         let host = context.host.to_string();
         let notifier = Notifier::new(host.clone());
-        let Alerts { targets: Some(targets), file, changes, .. } = self else { return notifier };
+        let (publish, snapshot) = watch::channel(Arc::new(AlertSnapshot::default()));
+        let board = AlertBoard { snapshot, sent: SentAlerts::default() };
+        let Alerts { targets: Some(targets), file, changes, .. } = self else { return (notifier, board) };
         let (transitions, forgotten, lost) = context.subscribe_with_forgotten(SINK);
         let (to_reports, reports) = mpsc::channel(REPORTS);
-        let (board, seen) = watch::channel(Arc::new(AlertSnapshot::default()));
         let stop = CancellationToken::new();
         let damping = targets.damping;
         let mut senders = Senders::new(
             to_reports,
-            seen,
+            board.clone(),
             metrics.clone(),
             context.clock,
             notifier.clone(),
@@ -91,7 +93,8 @@ impl Alerts {
             metrics,
             acks,
             reports,
-            board,
+            board: publish,
+            sent: board.sent.clone(),
             notifier: notifier.clone(),
             senders,
             changes,
@@ -101,7 +104,7 @@ impl Alerts {
             estate: context.estate.clone(),
         };
         context.spawn("alerts", task.run());
-        notifier
+        (notifier, board)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::domain::tracker::{Forgotten, Transition};
 use crate::engine::handover::Estate;
 use crate::engine::query::{Alarms, Query};
 use crate::services::alerts::alert_file::KeptAlerts;
+use crate::services::alerts::board::SentAlerts;
 use crate::services::alerts::delivery::Report;
 use crate::services::alerts::lifecycle::Acknowledged;
 use crate::services::alerts::lifecycle::state::{AlertSnapshot, AlertState};
@@ -59,6 +60,7 @@ pub(crate) struct AlertTask {
     pub(super) acks: Option<mpsc::Receiver<AckRequest>>,
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) board: watch::Sender<Arc<AlertSnapshot>>,
+    pub(super) sent: SentAlerts,
     pub(super) notifier: Notifier,
     pub(super) senders: Senders,
     /// Other receivers.
@@ -204,7 +206,9 @@ impl AlertTask {
         self.metrics.alertmanager.given_up.increment(self.lifecycle.take_untold());
         if let Some(board) = self.lifecycle.poll_board() {
             self.metrics.firing.set(board.firing.len() as f64);
-            self.board.send_replace(Arc::new(board));
+            let board = Arc::new(board);
+            self.board.send_replace(Arc::clone(&board));
+            self.sent.keep_to(&board);
             self.saving.is_due = true;
         }
         if self.saving.next_at().is_some_and(|at| at <= Instant::now()) {

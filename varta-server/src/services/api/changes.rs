@@ -130,6 +130,11 @@ impl Changes {
         Revision { instance: self.0.instance, number: *self.0.newest.borrow() }
     }
 
+    /// The number of the next change. Only who adds them can rely on it.
+    pub(super) fn next_number(&self) -> u64 {
+        self.revision().number.saturating_add(1)
+    }
+
     /// Resolves with each change of the newest number.
     pub(super) fn watch(&self) -> watch::Receiver<u64> {
         self.0.newest.subscribe()

@@ -1,17 +1,20 @@
 //! What the API says of the past: from the history in the state directory, and where there is none from the latest
 //! changes.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 
-use crate::domain::tracker::{AgentId, Problem};
-use crate::services::api::changes::{What, record};
+use crate::base::time::WallTime;
+use crate::domain::tracker::{AgentId, Problem, Transition, Verdict};
+use crate::services::api::changes::{Change, What, record};
 use crate::services::api::shared::{Api, Refusal};
 use crate::services::api::uptime::{Part, Uptime, parts, uptime};
-use crate::services::state::{HistoryFilter, HistoryReader, HistoryRow, HistoryStep, HistorySteps};
+use crate::services::state::{
+    HistoryFilter, HistoryReader, HistoryRow, HistoryRows, HistoryStep, HistorySteps,
+};
 
 /// The times of which the uptime is told, in milliseconds.
 pub(super) const WINDOWS: [(&str, u64); 4] =
@@ -24,76 +27,81 @@ const LONGEST: u64 = WINDOWS[3].1;
 pub(super) struct Past {
     pub(super) source: &'static str,
     pub(super) changes: Vec<Value>,
+    /// How many the history has among them that this server cannot read: another version has written them.
+    pub(super) left_out: usize,
     /// The number behind which the next ones are; `None` if there are no more.
     pub(super) next: Option<i64>,
 }
 
 impl Api {
     /// Changes of the past.
-    pub(super) async fn past(&self, mut filter: HistoryFilter) -> Result<Past, Refusal> {
-        let latest = self.latest(&filter);
-        let Some(history) = &self.history else { return Ok(latest) };
-        let (most, is_first) = (filter.most, filter.before.is_none());
+    pub(super) async fn past(&self, filter: HistoryFilter) -> Result<Past, Refusal> {
+        let Some(history) = &self.history else { return Ok(self.latest(&filter)) };
+        let HistoryFilter { most, before, .. } = filter;
         // One more says whether there are more.
-        filter.most = most + 1;
-        let rows = self.read(history, move |history| history.changes(&filter)).await?;
-        let mut written: VecDeque<_> = rows.iter().map(|row| (Some(row.number), self.of_row(row))).collect();
-        if is_first {
+        let asked = HistoryFilter { most: most + 1, ..filter.clone() };
+        let HistoryRows { rows, left_out } =
+            self.read(history, move |history, gone| history.changes(&asked, gone)).await?;
+        let mut changes = Vec::new();
+        if before.is_none() {
             // What is not written yet is newer.
-            let is_written = |change: &Value| written.iter().any(|(_, row)| is_same(row, change));
-            let unwritten = latest.changes.into_iter().take_while(|change| !is_written(change));
-            let unwritten: Vec<_> = unwritten.map(|change| (None, change)).collect();
-            for change in unwritten.into_iter().rev() {
-                written.push_front(change);
-            }
+            let kept = self.changes.newest_first();
+            let newer = kept.iter().filter_map(|kept| Self::wanted(&filter, kept));
+            let unwritten =
+                newer.take_while(|(change, at)| !rows.iter().any(|row| is_same(row, change, *at)));
+            changes.extend(unwritten.take(most + 1).map(|(change, at)| record(change, at, &self.host)));
         }
-        let has_more = written.len() > most;
-        written.truncate(most);
-        let last = written.back().and_then(|(number, _)| *number);
+        let has_more = changes.len() + rows.len() > most;
+        changes.truncate(most);
+        let shown = &rows[..rows.len().min(most - changes.len())];
+        changes.extend(shown.iter().map(|row| self.of_row(row)));
         // Of a page that has nothing written yet the next one begins with the newest that is.
+        let last = shown.last().map(|row| row.number);
         let behind = last.or_else(|| rows.first().map(|row| row.number.saturating_add(1)));
-        let changes = written.into_iter().map(|(_, change)| change).collect();
-        Ok(Past { source: "history", changes, next: behind.filter(|_| has_more) })
+        Ok(Past { source: "history", changes, left_out, next: behind.filter(|_| has_more) })
     }
 
     /// The same of what is kept in memory.
     fn latest(&self, filter: &HistoryFilter) -> Past {
-        let HistoryFilter { name, agent, cause, state, from, until, before, most } = filter;
-        let is_wanted = |number: u64, what: &What| {
-            let What::Verdict(change, at) = what else { return None };
-            let at_millis = i64::try_from(at.as_millis()).unwrap_or(i64::MAX);
-            let wanted = name.as_ref().is_none_or(|name| name.matches(&change.agent.name))
-                && agent.as_ref().is_none_or(|agent| change.agent == *agent)
-                && cause.as_deref().is_none_or(|cause| change.cause.as_str() == cause)
-                && state.is_none_or(|state| change.to.as_str() == state)
-                && from.is_none_or(|from| at_millis >= from)
-                && until.is_none_or(|until| at_millis <= until)
-                && before.is_none_or(|before| i64::try_from(number).is_ok_and(|number| number < before));
-            wanted.then(|| (number, record(change, *at, &self.host)))
-        };
         let all = self.changes.newest_first();
-        let mut found: Vec<_> =
-            all.iter().filter_map(|change| is_wanted(change.number, &change.what)).take(most + 1).collect();
-        let has_more = found.len() > *most;
-        found.truncate(*most);
+        let wanted = all.iter().filter_map(|kept| Some((kept.number, Self::wanted(filter, kept)?)));
+        let mut found: Vec<_> = wanted.take(filter.most + 1).collect();
+        let has_more = found.len() > filter.most;
+        found.truncate(filter.most);
         let next = found.last().and_then(|(number, _)| i64::try_from(*number).ok()).filter(|_| has_more);
-        Past { source: "memory", changes: found.into_iter().map(|(_, change)| change).collect(), next }
+        let changes = found.into_iter().map(|(_, (change, at))| record(change, at, &self.host)).collect();
+        Past { source: "memory", changes, left_out: 0, next }
+    }
+
+    /// A change that is kept in memory, if it is one of a verdict and wanted.
+    fn wanted<'c>(filter: &HistoryFilter, kept: &'c Change) -> Option<(&'c Transition, WallTime)> {
+        let HistoryFilter { name, agent, cause, state, from, until, before, most: _ } = filter;
+        let What::Verdict(change, at) = &kept.what else { return None };
+        let at_millis = i64::try_from(at.as_millis()).unwrap_or(i64::MAX);
+        let is_wanted = name.as_ref().is_none_or(|name| name.matches(&change.agent.name))
+            && agent.as_ref().is_none_or(|agent| change.agent == *agent)
+            && cause.as_deref().is_none_or(|cause| change.cause.as_str() == cause)
+            && state.is_none_or(|state| change.to.as_str() == state)
+            && from.is_none_or(|from| at_millis >= from)
+            && until.is_none_or(|until| at_millis <= until)
+            && before.is_none_or(|before| i64::try_from(kept.number).is_ok_and(|number| number < before));
+        is_wanted.then_some((&**change, *at))
     }
 
     /// The parts of the time since `from`, in milliseconds of Unix time, of each of these agents with its present state.
     pub(super) async fn parts(
         &self,
-        agents: Vec<(AgentId, Option<&'static str>)>,
+        agents: Vec<(AgentId, Option<Verdict>)>,
         (from, until): (u64, u64),
     ) -> Result<Vec<Vec<Part>>, Refusal> {
         let steps = match &self.history {
             Some(history) => {
                 let ids: Vec<_> = agents.iter().map(|(agent, _)| agent.clone()).collect();
-                self.read(history, move |history| history.steps(&ids, from)).await?
+                self.read(history, move |history, gone| history.steps(&ids, from, gone)).await?
             }
             None => self.latest_steps(from),
         };
-        let of_agent = |(agent, present): (AgentId, Option<&str>)| {
+        let of_agent = |(agent, present): (AgentId, Option<Verdict>)| {
             let of_agent = steps.of.get(&agent).map_or(&[][..], Vec::as_slice);
             parts(of_agent, present, steps.kept_since, (from, until))
         };
@@ -104,7 +112,7 @@ impl Api {
     pub(super) async fn uptimes(
         &self,
         agent: AgentId,
-        present: Option<&'static str>,
+        present: Option<Verdict>,
         now: u64,
     ) -> Result<Map<String, Value>, Refusal> {
         let of_agent = self.parts(vec![(agent, present)], (now.saturating_sub(LONGEST), now)).await?;
@@ -118,11 +126,13 @@ impl Api {
     pub(super) async fn uptime_of_name(
         &self,
         name: String,
-        present: Vec<(AgentId, &'static str)>,
+        present: Vec<(AgentId, Verdict)>,
         (from, until): (u64, u64),
     ) -> Result<Option<Uptime>, Refusal> {
         let mut steps = match &self.history {
-            Some(history) => self.read(history, move |history| history.steps_of_name(&name, from)).await?,
+            Some(history) => {
+                self.read(history, move |history, gone| history.steps_of_name(&name, from, gone)).await?
+            }
             None => {
                 let mut steps = self.latest_steps(from);
                 steps.of.retain(|agent, _| *agent.name == *name);
@@ -140,8 +150,8 @@ impl Api {
         // What the tracker has forgotten is of no state any more.
         all.extend(steps.of.into_values().map(|mut of_agent| {
             if let Some(last) = of_agent.last() {
-                let over = HistoryStep { was: None, became: "gone".to_owned(), is_critical: false, ..*last };
-                let is_well = last.became == "up";
+                let over = HistoryStep { was: None, became: Verdict::Gone, ..*last };
+                let is_well = matches!(last.became, Verdict::Up(_));
                 if is_well {
                     of_agent.push(over);
                 }
@@ -163,25 +173,26 @@ impl Api {
             }
             steps.of.entry(change.agent.clone()).or_default().push(HistoryStep {
                 at,
-                was: change.from.map(|from| from.as_str().to_owned()),
-                became: change.to.as_str().to_owned(),
-                is_critical: change.last.status == varta_proto::Status::Critical,
+                was: change.from,
+                became: change.to,
             });
         }
         steps
     }
 
-    /// Reads the history on another thread, a few at once.
+    /// Reads the history on another thread, a few at once. When this future is dropped, because who has asked is gone, the
+    /// read is given up.
     async fn read<T: Send + 'static>(
         &self,
         history: &Arc<HistoryReader>,
-        read: impl FnOnce(&HistoryReader) -> Result<T, String> + Send + 'static,
+        read: impl FnOnce(&HistoryReader, &CancellationToken) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Refusal> {
         let turn = Arc::clone(&self.disk).acquire_owned().await.map_err(|_| Refusal::Stopping)?;
-        let history = Arc::clone(history);
+        let (history, gone) = (Arc::clone(history), CancellationToken::new());
+        let _asker = gone.clone().drop_guard();
         let read = spawn_blocking(move || {
             let _turn = turn;
-            read(&history)
+            read(&history, &gone)
         });
         read.await.map_err(|_| Refusal::Stopping)?.map_err(Refusal::Unreadable)
     }
@@ -196,17 +207,17 @@ impl Api {
             "pid": agent.shown_pid().unwrap_or(0),
             "host": agent.origin.host(&self.host),
             "transport": agent.origin.transport().as_str(),
-            "to": row.became,
-            "status": row.status,
+            "to": row.became.as_str(),
+            "status": row.status.as_str(),
             "cause": row.cause,
             "silence_ms": row.silence_ms,
             "payload": row.payload,
             "beats": row.beats,
-            "problem": problem_of(&row.became, &row.status).map(Problem::as_str),
+            "problem": Problem::of(row.became).map(Problem::as_str),
         });
         let optional = [
             ("twin", (agent.twin.number() > 1).then(|| json!(agent.twin.number()))),
-            ("from", row.was.as_ref().map(|was| json!(was))),
+            ("from", row.was.map(|was| json!(was.as_str()))),
             ("exit_code", row.exit_code.map(|code| json!(code))),
             ("signal", row.signal.map(|signal| json!(signal))),
             ("reason", row.reason.as_ref().map(|reason| json!(reason))),
@@ -223,18 +234,10 @@ impl Api {
     }
 }
 
-/// Whether two records are of one change, of which one may lack what the history does not keep.
-fn is_same(left: &Value, right: &Value) -> bool {
-    ["id", "at", "to", "cause"].iter().all(|name| left[name] == right[name])
-}
-
-/// What is wrong with an agent of this verdict and status, by their names.
-fn problem_of(state: &str, status: &str) -> Option<Problem> {
-    match (state, status) {
-        ("down", _) => Some(Problem::Down),
-        ("stalled", _) => Some(Problem::Stalled),
-        ("expected", _) => Some(Problem::Missing),
-        ("up", "critical") => Some(Problem::Critical),
-        _ => None,
-    }
+/// Whether a row and a change in memory are the same.
+fn is_same(row: &HistoryRow, change: &Transition, at: WallTime) -> bool {
+    row.at == at
+        && row.agent == change.agent
+        && row.became.index() == change.to.index()
+        && row.cause == change.cause.as_str()
 }

@@ -97,10 +97,7 @@ enum Begin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Key {
     first: u64,
-    name: String,
-    pid: u32,
-    twin: u8,
-    place: String,
+    agent: AgentId,
 }
 
 /// A part of a list.
@@ -207,7 +204,7 @@ impl Selection {
             })
             .map(|(place, listed)| (self.first(api, directory, listed), place))
             .collect();
-        let agent = |place: u32| &directory.agents[place as usize];
+        let agent = |place: u32| &directory.agents[place as usize].record.agent;
         found.sort_unstable_by(|(first, left), (second, right)| {
             let order = first.cmp(second).then_with(|| by_name(agent(*left), agent(*right)));
             if self.is_reversed { order.reverse() } else { order }
@@ -245,7 +242,7 @@ impl Selection {
             Begin::After(key) => order.partition_point(|place| {
                 let listed = &directory.agents[*place as usize];
                 let first = self.first(api, directory, listed);
-                let order = first.cmp(&key.first).then_with(|| by_name_of_key(listed, &key));
+                let order = first.cmp(&key.first).then_with(|| by_name(&listed.record.agent, &key.agent));
                 let order = if self.is_reversed { order.reverse() } else { order };
                 order != Ordering::Greater
             }),
@@ -295,9 +292,7 @@ impl Page {
 
 impl Key {
     fn of(first: u64, listed: &Listed) -> Self {
-        let agent = &listed.record.agent;
-        let (twin, place) = (agent.twin.number(), agent.origin.place(&agent.origin.host("")));
-        Key { first, name: agent.name.to_string(), pid: agent.pid, twin, place }
+        Key { first, agent: listed.record.agent.clone() }
     }
 
     fn to_text(&self) -> String {
@@ -311,26 +306,13 @@ impl Key {
 }
 
 /// The order of two agents by name, pid and place.
-fn by_name(left: &Listed, right: &Listed) -> Ordering {
-    let [left, right] = [left, right].map(|listed| &listed.record.agent);
+fn by_name(left: &AgentId, right: &AgentId) -> Ordering {
     let place = |agent: &AgentId| agent.origin.place(&agent.origin.host(""));
     left.name
         .cmp(&right.name)
         .then(left.pid.cmp(&right.pid))
         .then(left.twin.cmp(&right.twin))
         .then_with(|| place(left).cmp(&place(right)))
-}
-
-/// The same of an agent and a key.
-fn by_name_of_key(listed: &Listed, key: &Key) -> Ordering {
-    let agent = &listed.record.agent;
-    agent
-        .name
-        .as_ref()
-        .cmp(key.name.as_str())
-        .then(agent.pid.cmp(&key.pid))
-        .then(agent.twin.number().cmp(&key.twin))
-        .then_with(|| agent.origin.place(&agent.origin.host("")).cmp(&key.place))
 }
 
 /// The worst have the least.

@@ -2,10 +2,13 @@
 //! all readers share, changes from a ring that has the latest of them, and the past from the state directory: none of it
 //! holds up the tracker.
 
+mod acts;
 mod badge;
 mod changes;
 mod directory;
+mod doings;
 mod history;
+mod incidents;
 mod list;
 mod parameters;
 mod routes;
@@ -14,3 +17,5 @@ pub(crate) mod service;
 mod shared;
 mod stream;
 mod uptime;
+
+pub(crate) use self::shared::Sources;

@@ -6,33 +6,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Extension, Path, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
-use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::base::clock::wall_now;
-use crate::base::options::duration::parse_duration;
 use crate::base::time::WallTime;
 use crate::domain::tracker::Verdict;
+use crate::services::api::acts;
 use crate::services::api::badge::{self, Badge};
 use crate::services::api::changes::{Revision, record};
 use crate::services::api::directory::{Directory, Listed};
+use crate::services::api::doings;
 use crate::services::api::list::{Page, Selection};
 use crate::services::api::parameters::Parameters;
 use crate::services::api::row::{Story, row};
-use crate::services::api::shared::{Api, Refusal};
+use crate::services::api::shared::{Api, Refusal, answer, json_text};
 use crate::services::api::stream::{self, StreamFilter};
 use crate::services::api::uptime::Uptime;
-use crate::services::http::{Caller, EVENT_STREAM, problem};
-use crate::services::maintenance::desk::{NotDone, PauseAnswer};
+use crate::services::http::{EVENT_STREAM, problem};
 use crate::services::state::HistoryFilter;
 
 /// The form of all answers, as OpenAPI 3.1.
@@ -65,10 +63,11 @@ pub(super) fn routes(api: Arc<Api>) -> Router {
         .route("/api/v1/days", get(days))
         .route("/api/v1/alarms", get(alarms))
         .route("/api/v1/status", get(status))
-        .route("/api/v1/pauses", get(pauses).post(pause).delete(resume))
         .route("/badge/{name}/health.svg", get(health_svg))
         .route("/badge/{name}/health.json", get(health_json))
         .route("/badge/{name}/uptime-7d.svg", get(uptime_svg))
+        .merge(acts::routes())
+        .merge(doings::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&api), in_turn));
     Router::new()
         .route("/api/v1/stream", get(stream))
@@ -99,19 +98,6 @@ async fn in_turn(State(api): Shared, request: axum::extract::Request, next: midd
         Ok(Err(_)) => Refusal::Stopping.into_response(),
         Err(_) => Refusal::Busy.into_response(),
     }
-}
-
-/// A JSON object, with what all answers begin with.
-fn answer(head: Value, rest: Value) -> Response {
-    let mut all = head;
-    if let (Value::Object(all), Value::Object(rest)) = (&mut all, rest) {
-        all.extend(rest);
-    }
-    json_text(all.to_string())
-}
-
-fn json_text(text: String) -> Response {
-    ([(CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 async fn agents(State(api): Shared, RawQuery(query): RawQuery, headers: HeaderMap) -> Answer {
@@ -152,9 +138,9 @@ async fn agent(State(api): Shared, Path(id): Path<String>, RawQuery(query): RawQ
     Parameters::of(query.as_deref())?.end()?;
     let directory = api.directory().await?;
     let listed = by_id(&api, &directory, &id)?;
-    let (agent, state) = (listed.record.agent.clone(), listed.record.verdict.as_str());
+    let (agent, verdict) = (listed.record.agent.clone(), listed.record.verdict);
     let now = WallTime::from(wall_now()).as_millis();
-    let uptime = api.uptimes(agent.clone(), Some(state), now).await?;
+    let uptime = api.uptimes(agent.clone(), Some(verdict), now).await?;
     let filter =
         HistoryFilter { agent: Some(agent.clone()), most: CHANGES_OF_AGENT, ..HistoryFilter::default() };
     let past = api.past(filter).await?;
@@ -162,7 +148,7 @@ async fn agent(State(api): Shared, Path(id): Path<String>, RawQuery(query): RawQ
     let pauses: Vec<_> = api.desk.pauses_of(&agent.name).await;
     let rest = json!({
         "agent": row(&api, &directory, listed), "change": change, "transitions": past.changes, "uptime": uptime,
-        "pauses": pauses,
+        "pauses": pauses, "recoveries": doings::recoveries_of(&api, &agent), "alerts": doings::alerts_of(&api, &id),
     });
     Ok(answer(api.head(directory.revision), rest))
 }
@@ -201,7 +187,9 @@ async fn transitions(State(api): Shared, RawQuery(query): RawQuery) -> Answer {
     }
     let past = api.past(filter).await?;
     let next = past.next.map(|next| next.to_string());
-    let rest = json!({ "source": past.source, "transitions": past.changes, "next": next });
+    let rest = json!({
+        "source": past.source, "transitions": past.changes, "left_out": past.left_out, "next": next,
+    });
     Ok(answer(api.head(api.changes.revision()), rest))
 }
 
@@ -216,8 +204,7 @@ async fn days(State(api): Shared, RawQuery(query): RawQuery) -> Answer {
     // Those that are not known any more have no day.
     let known: Vec<_> =
         ids.into_iter().filter_map(|id| Some((by_id(&api, &directory, &id).ok()?, id))).collect();
-    let agents =
-        known.iter().map(|(listed, _)| (listed.record.agent.clone(), Some(listed.record.verdict.as_str())));
+    let agents = known.iter().map(|(listed, _)| (listed.record.agent.clone(), Some(listed.record.verdict)));
     let until = WallTime::from(wall_now()).as_millis();
     let from = until.saturating_sub(DAY_MS);
     let all = api.parts(agents.collect(), (from, until)).await?;
@@ -246,69 +233,6 @@ async fn status(State(api): Shared, RawQuery(query): RawQuery) -> Answer {
     let revision = api.changes.revision();
     let status = api.desk.status().await.ok_or(Refusal::Stopping)?;
     Ok(answer(api.head(revision), status))
-}
-
-async fn pauses(State(api): Shared, RawQuery(query): RawQuery) -> Answer {
-    Parameters::of(query.as_deref())?.end()?;
-    let pauses = api.desk.pauses().await;
-    Ok(answer(api.head(api.changes.revision()), json!({ "pauses": pauses })))
-}
-
-/// What is to be paused.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PauseRequest {
-    pattern: String,
-    #[serde(rename = "for")]
-    length: String,
-    reason: Option<String>,
-}
-
-/// Refuses who may not act.
-fn check_act(caller: Caller) -> Result<(), Refusal> {
-    if caller.may_act {
-        return Ok(());
-    }
-    Err(if caller.has_credentials { Refusal::Forbidden } else { Refusal::Unauthenticated })
-}
-
-async fn pause(State(api): Shared, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
-    check_act(caller)?;
-    let PauseRequest { pattern, length, reason } =
-        serde_json::from_slice(&body).map_err(|fault| format!("the body is no pause: {fault}"))?;
-    let length = parse_duration(&length).map_err(|fault| format!("for: {fault}"))?;
-    let done = api.desk.pause(&pattern, length, reason.as_deref()).await.map_err(refusal)?;
-    log_act(caller, "paused", &pattern);
-    let PauseAnswer { pause, warning, agents, names } = done;
-    let said = json!({ "pause": pause, "warning": warning, "matches": { "agents": agents, "names": names } });
-    Ok((StatusCode::CREATED, json_text(said.to_string())).into_response())
-}
-
-async fn resume(
-    State(api): Shared,
-    Extension(caller): Extension<Caller>,
-    RawQuery(query): RawQuery,
-) -> Answer {
-    check_act(caller)?;
-    let mut parameters = Parameters::of(query.as_deref())?;
-    let pattern = parameters.text("pattern")?.ok_or("pattern: is missing".to_owned())?;
-    parameters.end()?;
-    let PauseAnswer { pause, warning, .. } = api.desk.resume(&pattern).await.map_err(refusal)?;
-    log_act(caller, "resumed", &pattern);
-    Ok(json_text(json!({ "pause": pause, "warning": warning }).to_string()))
-}
-
-fn refusal(fault: NotDone) -> Refusal {
-    match fault {
-        NotDone::Malformed(fault) => Refusal::Malformed(fault),
-        NotDone::Refused(why) => Refusal::Conflict(why),
-    }
-}
-
-/// Logs from where something was done.
-fn log_act(caller: Caller, done: &str, pattern: &str) {
-    let from = caller.address.map_or_else(|| "the control socket".to_owned(), |address| address.to_string());
-    tracing::info!(target: "varta::api", from, "{} was {done} by HTTP from {from}", pattern.escape_debug());
 }
 
 async fn stream(State(api): Shared, RawQuery(query): RawQuery, headers: HeaderMap) -> Answer {
@@ -359,7 +283,7 @@ async fn uptime_svg(State(api): Shared, Path(name): Path<String>) -> Answer {
     let (directory, places) = badge_of(&api, &name).await?;
     let present = places.iter().map(|place| {
         let record = &directory.agents[*place].record;
-        (record.agent.clone(), record.verdict.as_str())
+        (record.agent.clone(), record.verdict)
     });
     let until = WallTime::from(wall_now()).as_millis();
     let window = (until.saturating_sub(WEEK_MS), until);

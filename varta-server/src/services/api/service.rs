@@ -8,60 +8,78 @@ use tokio::sync::mpsc;
 use crate::base::clock::{Clock, WallClock, wall_now};
 use crate::base::time::WallTime;
 use crate::domain::tracker::{Forgotten, Transition};
-use crate::services::alarms::Alarms;
 use crate::services::api::changes::{Changes, What};
 use crate::services::api::directory::Directories;
+use crate::services::api::incidents::Incidents;
 use crate::services::api::routes::{open_routes, routes};
-use crate::services::api::shared::Api;
+use crate::services::api::shared::{Api, Sources};
 use crate::services::context::Context;
 use crate::services::http::Sites;
-use crate::services::maintenance::desk::Desk;
-use crate::services::state::HistoryReader;
 
-/// Starts to follow all changes, and gives the paths of the API. `history` is read where there is a state directory.
-pub(crate) fn start(
-    context: &mut Context,
-    alarms: Alarms,
-    desk: Desk,
-    history: Option<HistoryReader>,
-) -> Sites {
+/// The name of what is left to the next server.
+const ESTATE: &str = "incidents";
+
+/// Starts to follow all changes, and gives the paths of the API.
+pub(crate) fn start(context: &mut Context, sources: Sources) -> Sites {
     let changes = Changes::new(WallTime::from(wall_now()).as_millis());
     let directories = Directories::new(context.queries.clone(), changes.clone(), context.clock);
+    let incidents = Incidents::default();
+    let estate = context.estate.clone();
+    if let Some(left) = estate.take(ESTATE) {
+        incidents.inherit(&left);
+    }
     let (transitions, forgotten, lost) = context.subscribe_with_forgotten("api");
-    let (follower, lists, clock, stop) =
-        (changes.clone(), directories.clone(), context.clock, context.stop.clone());
+    let follower = Follower { changes: changes.clone(), incidents: incidents.clone(), clock: context.clock };
+    let (lists, stop) = (directories.clone(), context.stop.clone());
     context.spawn("changes for readers", async move {
-        let follow = follow(&follower, clock, transitions, forgotten, &lost);
-        tokio::join!(follow, lists.drop_unused(&stop));
+        tokio::join!(follower.follow(transitions, forgotten, &lost), lists.drop_unused(&stop));
+        if let Some(left) = follower.incidents.leave() {
+            estate.leave(ESTATE, left);
+        }
         Ok(())
     });
     let (host, stop) = (Arc::clone(&context.host), context.stop.clone());
-    let api = Api::new(changes, directories, alarms, desk, history, host, stop);
+    let api = Api::new(changes, directories, incidents, sources, host, stop);
     Sites { guarded: routes(Arc::new(api)), open: open_routes() }
 }
 
-/// Follows the changes until the tracker has ended.
-async fn follow(
-    changes: &Changes,
+/// Where the changes go.
+struct Follower {
+    changes: Changes,
+    incidents: Incidents,
     clock: Clock,
-    mut transitions: mpsc::Receiver<Transition>,
-    mut forgotten: mpsc::Receiver<Forgotten>,
-    lost: &AtomicBool,
-) {
-    loop {
-        tokio::select! {
-            biased;
-            transition = transitions.recv() => match transition {
-                Some(transition) => {
-                    let at = WallClock::read(clock).at(transition.at);
-                    changes.add(What::Verdict(transition.into(), at));
+}
+
+impl Follower {
+    /// Follows the changes until the tracker has ended.
+    async fn follow(
+        &self,
+        mut transitions: mpsc::Receiver<Transition>,
+        mut forgotten: mpsc::Receiver<Forgotten>,
+        lost: &AtomicBool,
+    ) {
+        let Follower { changes, incidents, clock } = self;
+        loop {
+            tokio::select! {
+                biased;
+                transition = transitions.recv() => match transition {
+                    Some(transition) => {
+                        let at = WallClock::read(*clock).at(transition.at);
+                        // Whoever has the revision of a change finds it in the incidents.
+                        incidents.apply(&transition, changes.next_number(), at);
+                        changes.add(What::Verdict(transition.into(), at));
+                    }
+                    None => return,
+                },
+                Some(Forgotten { agent, .. }) = forgotten.recv() => {
+                    incidents.forget(&agent, WallTime::from(wall_now()));
+                    changes.add(What::Forgotten(agent));
                 }
-                None => return,
-            },
-            Some(Forgotten { agent, .. }) = forgotten.recv() => changes.add(What::Forgotten(agent)),
-        }
-        if lost.swap(false, Ordering::Relaxed) {
-            changes.add(What::Lost);
+            }
+            if lost.swap(false, Ordering::Relaxed) {
+                incidents.miss(changes.next_number());
+                changes.add(What::Lost);
+            }
         }
     }
 }

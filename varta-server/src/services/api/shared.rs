@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -12,11 +12,14 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock::wall_now;
 use crate::base::time::rfc3339;
 use crate::services::alarms::Alarms;
+use crate::services::alerts::AlertBoard;
 use crate::services::api::changes::{Changes, Revision};
 use crate::services::api::directory::{Directories, Directory};
+use crate::services::api::incidents::Incidents;
 use crate::services::api::stream::MAX_STREAMS;
 use crate::services::http::problem;
 use crate::services::maintenance::desk::Desk;
+use crate::services::recovery::Journal;
 use crate::services::state::HistoryReader;
 
 /// The most requests that are answered at once, but for streams.
@@ -24,13 +27,29 @@ const MAX_READS: usize = 32;
 /// The most reads of the history at once.
 const MAX_DISK_READS: usize = 2;
 
+/// What other services give to read, and the desk at which is acted.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub(crate) alarms: Alarms,
+    pub(crate) desk: Desk,
+    pub(crate) board: AlertBoard,
+    pub(crate) journal: Journal,
+    /// Where there is a state directory.
+    pub(crate) history: Option<HistoryReader>,
+}
+
 /// What the answers are made of.
 #[derive(Debug)]
 pub(super) struct Api {
     pub(super) changes: Changes,
     pub(super) directories: Directories,
+    pub(super) incidents: Incidents,
     pub(super) alarms: Alarms,
     pub(super) desk: Desk,
+    /// What fires.
+    pub(super) board: AlertBoard,
+    /// What recovery does.
+    pub(super) journal: Journal,
     pub(super) history: Option<Arc<HistoryReader>>,
     /// The name of this host.
     pub(super) host: Arc<str>,
@@ -96,16 +115,30 @@ impl Api {
     pub(super) fn new(
         changes: Changes,
         directories: Directories,
-        alarms: Alarms,
-        desk: Desk,
-        history: Option<HistoryReader>,
+        incidents: Incidents,
+        sources: Sources,
         host: Arc<str>,
         stop: CancellationToken,
     ) -> Self {
         let [streams, reads, disk] =
             [MAX_STREAMS, MAX_READS, MAX_DISK_READS].map(|most| Arc::new(Semaphore::new(most)));
+        let Sources { alarms, desk, board, journal, history } = sources;
         let history = history.map(Arc::new);
-        Api { changes, directories, alarms, desk, history, host, streams, reads, disk, stop }
+        Api {
+            changes,
+            directories,
+            incidents,
+            alarms,
+            desk,
+            board,
+            journal,
+            history,
+            host,
+            streams,
+            reads,
+            disk,
+            stop,
+        }
     }
 
     /// Whether agents of this name are paused.
@@ -121,4 +154,17 @@ impl Api {
     pub(super) fn head(&self, revision: Revision) -> Value {
         json!({ "revision": revision.to_string(), "now": rfc3339(wall_now()) })
     }
+}
+
+/// A JSON object, with what all answers begin with.
+pub(super) fn answer(head: Value, rest: Value) -> Response {
+    let mut all = head;
+    if let (Value::Object(all), Value::Object(rest)) = (&mut all, rest) {
+        all.extend(rest);
+    }
+    json_text(all.to_string())
+}
+
+pub(super) fn json_text(text: String) -> Response {
+    ([(CONTENT_TYPE, "application/json")], text).into_response()
 }

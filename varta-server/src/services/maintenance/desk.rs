@@ -6,10 +6,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::base::Glob;
+use crate::domain::AgentPattern;
 use crate::services::maintenance::options::Reason;
 use crate::services::maintenance::pause::{parse_pattern, parse_reason};
 use crate::services::maintenance::pauses::Pauses;
-use crate::services::maintenance::protocol::{Request, Response, ResponseStatus, check_length};
+use crate::services::maintenance::protocol::{
+    Matches, Request, Response, ResponseStatus, check_length, parse_who,
+};
 use crate::services::maintenance::requests::PauseService;
 
 /// Where requests are made. They count and are recorded as those of this server's own user. Clones share it.
@@ -26,6 +29,17 @@ pub(crate) struct PauseAnswer {
     /// The agents that it matches at present, and the first few of their names.
     pub(crate) agents: u64,
     pub(crate) names: Vec<String>,
+}
+
+/// What was done to agents that were named by a pattern or a pid.
+#[derive(Debug)]
+pub(crate) struct DoneToAgents {
+    /// How many there were, and the first few of them, as a JSON object.
+    pub(crate) agents: Value,
+    /// Those to which it was not done because they live, likewise; null if there are none.
+    pub(crate) living: Value,
+    /// What is not as the user may think.
+    pub(crate) warning: Option<String>,
 }
 
 /// Why a request was not carried out. Nothing has changed.
@@ -83,10 +97,7 @@ impl Desk {
         let pattern =
             parse_pattern(pattern).map_err(|fault| NotDone::Malformed(format!("pattern: {fault}")))?;
         let length = check_length(length).map_err(|fault| NotDone::Malformed(format!("for: {fault}")))?;
-        let reason: Option<Reason> = reason
-            .map(parse_reason)
-            .transpose()
-            .map_err(|fault| NotDone::Malformed(format!("reason: {fault}")))?;
+        let reason = reason_of(reason)?;
         self.ask(Request::Pause { pattern, length, reason }).await.map(PauseAnswer::from)
     }
 
@@ -101,6 +112,35 @@ impl Desk {
         self.ask(Request::Resume { pattern }).await.map(PauseAnswer::from)
     }
 
+    /// Acknowledges the alarms of agents.
+    ///
+    /// # Errors
+    ///
+    /// See [`NotDone`].
+    pub(crate) async fn acknowledge(&self, who: &str, reason: Option<&str>) -> Result<DoneToAgents, NotDone> {
+        let (who, reason) = (named(who)?, reason_of(reason)?);
+        self.ask(Request::Acknowledge { who, reason }).await.map(DoneToAgents::from)
+    }
+
+    /// Ends acknowledgements of agents.
+    ///
+    /// # Errors
+    ///
+    /// See [`NotDone`].
+    pub(crate) async fn take_back(&self, who: &str) -> Result<DoneToAgents, NotDone> {
+        self.ask(Request::TakeBack { who: named(who)? }).await.map(DoneToAgents::from)
+    }
+
+    /// Forgets agents that do not live.
+    ///
+    /// # Errors
+    ///
+    /// See [`NotDone`].
+    pub(crate) async fn forget(&self, who: &str, reason: Option<&str>) -> Result<DoneToAgents, NotDone> {
+        let (who, reason) = (named(who)?, reason_of(reason)?);
+        self.ask(Request::Forget { who, reason }).await.map(DoneToAgents::from)
+    }
+
     async fn ask(&self, request: Request) -> Result<Response, NotDone> {
         let answer = self.0.answer(request, nix::unistd::geteuid().as_raw()).await;
         match answer.outcome {
@@ -108,6 +148,24 @@ impl Desk {
             ResponseStatus::Refused => Err(NotDone::Refused(answer.word.unwrap_or_default())),
             ResponseStatus::Malformed => Err(NotDone::Malformed(answer.word.unwrap_or_default())),
         }
+    }
+}
+
+/// The agents that a text names.
+fn named(who: &str) -> Result<AgentPattern, NotDone> {
+    parse_who(who).map_err(NotDone::Malformed)
+}
+
+fn reason_of(reason: Option<&str>) -> Result<Option<Reason>, NotDone> {
+    let parsed = reason.map(parse_reason).transpose();
+    parsed.map_err(|fault| NotDone::Malformed(format!("reason: {fault}")))
+}
+
+impl From<Response> for DoneToAgents {
+    fn from(answer: Response) -> Self {
+        let Response { forgotten, acknowledged, living, word, .. } = answer;
+        let shown = |matches: Option<Matches>| matches.map_or(Value::Null, |matches| matches.to_json());
+        DoneToAgents { agents: shown(forgotten.or(acknowledged)), living: shown(living), warning: word }
     }
 }
 

@@ -291,7 +291,7 @@ impl Matches {
         text
     }
 
-    fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         json!({ "agents": self.agents, "names": self.names })
     }
 

@@ -25,6 +25,7 @@ use crate::services::recovery::audit_fields::{ActionReport, facts_of, log_comman
 use crate::services::recovery::command::{CommandLine, NotFilled, Placeholder};
 use crate::services::recovery::held::{refusal_of_held, refusal_of_starved};
 use crate::services::recovery::job::{ActionOutcome, Job, Refusal};
+use crate::services::recovery::journal::Journal;
 use crate::services::recovery::metrics::{ActionResult as Came, RecoveryMetrics};
 use crate::services::recovery::options::RecoveryOptions;
 use crate::services::recovery::pressure_limits::PressureLimits;
@@ -44,6 +45,7 @@ pub(crate) struct ActionExecutor {
     pub(crate) notifier: Notifier,
     /// The name of this host.
     pub(crate) host: String,
+    pub(crate) journal: Journal,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) max_pressure: PressureLimits,
     pub(crate) is_dry_run: bool,
@@ -61,6 +63,7 @@ impl ActionExecutor {
             processes: Arc::clone(&self.processes),
             notifier: self.notifier.clone(),
             host: self.host.clone(),
+            journal: self.journal.clone(),
             environment: options.environment.clone(),
             max_pressure: options.max_pressure,
             is_dry_run: options.is_dry_run,
@@ -75,6 +78,9 @@ impl ActionExecutor {
             Err(outcome @ (ActionOutcome::Skipped | ActionOutcome::Withdrawn)) => {
                 let came = if outcome == ActionOutcome::Skipped { Came::Skipped } else { Came::Withdrawn };
                 self.metrics.action(job.action(), came);
+                if outcome == ActionOutcome::Skipped {
+                    self.journal.note(job, "its process has ended".to_owned(), came);
+                }
                 outcome
             }
             Ok(came) => came,
@@ -135,6 +141,7 @@ impl ActionExecutor {
         if self.is_dry_run {
             tracing::warn!(target: "varta::recovery", agent = %job.transition.agent, "would {deed} for {}", reason_text(job));
             self.metrics.action(action, Came::DryRun);
+            self.journal.note(job, deed.to_string(), Came::DryRun);
             self.audit.record("dry_run", facts).await;
             return Ok(ActionOutcome::Failed);
         }
@@ -152,7 +159,9 @@ impl ActionExecutor {
             self.audit.note("withdrawn", facts, false);
             return Err(outcome);
         }
+        let entry = self.journal.begin(job, deed.to_string());
         let report = self.execute(job, deed, kept).await;
+        self.journal.end(entry, &report);
         self.metrics.action(action, report.came);
         facts.insert("result".to_owned(), json!(report.came.as_str()));
         facts.extend(report.facts);
@@ -274,6 +283,7 @@ impl ActionExecutor {
         let facts = facts_of(job, &self.host);
         self.notifier.send(&Notification { agent: agent.clone(), text: reason_text(job), facts });
         self.metrics.action(job.action(), Came::Done);
+        self.journal.note(job, "send a notification".to_owned(), Came::Done);
         Ok(ActionOutcome::Done)
     }
 

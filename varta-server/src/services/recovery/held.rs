@@ -49,11 +49,10 @@ mod tests {
     use nix::sys::signal::Signal;
 
     use super::*;
-    use crate::base::Glob;
     use crate::domain::tracker::{Cause, Verdict};
     use crate::observe::hierarchy::Hierarchies;
-    use crate::services::recovery::planner::testing::transition;
-    use crate::services::recovery::rule::{RecoveryRule, SignalScope, Step, UnhealthyState};
+    use crate::services::recovery::planner::testing::{self, transition};
+    use crate::services::recovery::rule::SignalScope;
 
     /// A job for the process with pid 7, which started at 1, by a rule with these causes.
     fn job(action: Action, causes: &[&'static str]) -> Job {
@@ -61,29 +60,7 @@ mod tests {
             process: Some(ProcessId::new(7, NonZeroU64::MIN)),
             ..transition(7, Verdict::Stalled, Cause::Busy)
         };
-        let rule = RecoveryRule {
-            name: Glob::any(),
-            labels: Vec::new(),
-            states: vec![UnhealthyState::Stalled],
-            causes: causes.to_vec(),
-            transports: Vec::new(),
-            steps: vec![Step { wait: Duration::ZERO, action }],
-            debounce: Duration::ZERO,
-            backoff: Duration::ZERO,
-            attempts: 1,
-            budget: "1/1s".parse().unwrap(),
-            min_healthy: None,
-        };
-        Job {
-            number: 1,
-            transition: Arc::new(transition),
-            rule: Arc::new(rule),
-            step: 0,
-            attempt: 1,
-            was_signalled: false,
-            has_helped: false,
-            has_waited_for_dump: false,
-        }
+        testing::job(transition, action, causes)
     }
 
     /// A tree that looks like `/proc` with one process, and like a hierarchy of cgroups with one that it is in.

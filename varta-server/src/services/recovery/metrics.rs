@@ -44,7 +44,7 @@ impl ActionResult {
         ActionResult::DryRun,
     ];
 
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             ActionResult::Done => "done",
             ActionResult::Failed => "failed",

@@ -9,6 +9,7 @@
 //! - `executor`: executes one job, whose `action_target` it verifies: right before an action it asks the
 //!   kernel and the tracker whether the agent is still the same one, still unhealthy, and not `held` by somebody.
 //!   `audit_fields` describes the job.
+//! - `journal`: the latest actions and refusals, for readers.
 //! - The audit writer makes a record durable before its action is carried out.
 //! - `signal_target`: whom a signal reaches, and that these are the agent's own.
 //! - `runner`: runs one command, and ends every process that it started.
@@ -22,6 +23,7 @@ mod executor;
 mod held;
 mod interpreter;
 mod job;
+mod journal;
 pub(in crate::services) mod metrics;
 mod options;
 mod planner;
@@ -36,6 +38,7 @@ mod task;
 pub(crate) use self::action_target::is_variable_of_commands;
 pub use self::budget::Budget;
 pub use self::command::CommandLine;
+pub(crate) use self::journal::{Entry, Journal};
 pub use self::options::{RecoveryArgs, RecoveryOptions, Variable};
 pub use self::pressure_limits::PressureLimits;
 pub use self::rule::{Action, RecoveryRule, SignalScope, Step, UnhealthyState};

@@ -11,6 +11,7 @@ use crate::services::audit::AuditWriter;
 use crate::services::context::Context;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::recovery::executor::ActionExecutor;
+use crate::services::recovery::journal::Journal;
 use crate::services::recovery::metrics::{RecoveryMetrics, SINK};
 use crate::services::recovery::options::RecoveryOptions;
 use crate::services::recovery::task::{ForHandover, RecoveryTask};
@@ -36,7 +37,7 @@ impl Recovery {
         Reload { is_audited, to_task: self.to_task.clone() }
     }
 
-    /// Starts the task that acts, if there is or may be a rule by which something is done.
+    /// Starts the task that acts, if there is or may be a rule by which something is done, and returns what it does.
     ///
     /// # Errors
     ///
@@ -47,11 +48,11 @@ impl Recovery {
         audit: AuditWriter,
         notifier: Notifier,
         pauses: &Pauses,
-    ) -> Result<(), Error> {
-        let metrics = Arc::new(RecoveryMetrics::new(&context.registry));
+    ) -> Result<Journal, Error> {
+        let (metrics, journal) = (Arc::new(RecoveryMetrics::new(&context.registry)), Journal::default());
         let Recovery { options, changes, .. } = self;
         if options.rules.is_empty() && !options.may_get_rules {
-            return Ok(());
+            return Ok(journal);
         }
         announce(&options, audit.is_on());
         let transitions = context.subscribe(SINK);
@@ -63,6 +64,7 @@ impl Recovery {
             processes: Arc::new(ProcReader::find()),
             notifier,
             host: context.host.to_string(),
+            journal: journal.clone(),
             environment: options.environment.clone(),
             max_pressure: options.max_pressure,
             is_dry_run: options.is_dry_run,
@@ -78,7 +80,7 @@ impl Recovery {
             task.run(stop).await;
             Ok(())
         });
-        Ok(())
+        Ok(journal)
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct ForHandover {
 
 /// The name of what is left to the next server.
 const ESTATE: &str = "recovery";
+/// The name under which the journal is left to it.
+const JOURNAL: &str = "recovery_journal";
 
 impl RecoveryTask {
     /// Builds the task.
@@ -73,6 +75,9 @@ impl RecoveryTask {
         let left = handover.estate.take(ESTATE);
         let mut inherited = left.and_then(|left| postcard::from_bytes(&left).ok()).unwrap_or_default();
         planner.inherit(&mut inherited);
+        if let Some(left) = handover.estate.take(JOURNAL) {
+            doer.journal.inherit(&left);
+        }
         Ok(RecoveryTask {
             planner,
             doer: Arc::new(doer),
@@ -120,6 +125,9 @@ impl RecoveryTask {
         }
         if let Ok(left) = postcard::to_allocvec(&self.planner.leave()) {
             self.handover.estate.leave(ESTATE, left);
+        }
+        if let Some(left) = self.doer.journal.leave() {
+            self.handover.estate.leave(JOURNAL, left);
         }
         drop(self.keeper);
         let all = async { while jobs.join_next().await.is_some() {} };
@@ -211,6 +219,7 @@ impl RecoveryTask {
     fn tell(&mut self) {
         while let Some(RefusalNotice { transition, refusal }) = self.planner.poll_told() {
             self.doer.metrics.refused(refusal);
+            self.doer.journal.refuse(&transition, refusal);
             let agent = &transition.agent;
             macro_rules! line {
                 ($level:ident, $($what:tt)+) => {

@@ -33,4 +33,6 @@ mod tests;
 mod writer;
 
 pub use self::options::{StateArgs, StateOptions};
-pub(crate) use self::reader::{HistoryFilter, HistoryReader, HistoryRow, HistoryStep, HistorySteps};
+pub(crate) use self::reader::{
+    HistoryFilter, HistoryReader, HistoryRow, HistoryRows, HistoryStep, HistorySteps,
+};

@@ -158,8 +158,7 @@ fn read_row(row: &Row<'_>, absence: &Absence) -> Option<PersistedAgent> {
         |at: i64| Duration::from_millis(u64::try_from(at.saturating_sub(unix_millis(wall))).unwrap_or(0));
 
     let origin = parse_origin(&text("origin")?)?;
-    let status = text("status")?;
-    let status = (0..=3).filter_map(Status::from_u8).find(|known| known.as_str() == status)?;
+    let status = parse_status(&text("status")?)?;
     let verdict = parse_verdict(&text("verdict")?, status)?;
     // A wall clock that was set back must not make a last beat lie in the future.
     let by_row = u64::try_from(unix_millis(wall).saturating_sub(number("last_beat_ms")?)).unwrap_or(0);
@@ -210,7 +209,12 @@ pub(super) fn parse_origin(text: &str) -> Option<Origin> {
     }
 }
 
-fn parse_verdict(text: &str, status: Status) -> Option<Verdict> {
+pub(super) fn parse_status(text: &str) -> Option<Status> {
+    (0..=3).filter_map(Status::from_u8).find(|known| known.as_str() == text)
+}
+
+/// The verdict of this name; of one that is up, with this status.
+pub(super) fn parse_verdict(text: &str, status: Status) -> Option<Verdict> {
     let all = [
         Verdict::Up(status),
         Verdict::Stalled,

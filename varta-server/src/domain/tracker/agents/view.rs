@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use varta_proto::Status;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
@@ -117,7 +116,7 @@ impl AgentRecord {
         AgentRecord {
             agent: AgentId::expected(name),
             verdict: Verdict::Expected,
-            last: LastReport { status: Status::Ok, payload: 0, terminal: false, beats: 0 },
+            last: LastReport::NONE,
             last_beat: None,
             silent_before: Duration::ZERO,
             lost: 0,

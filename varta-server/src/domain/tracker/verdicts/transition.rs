@@ -96,7 +96,7 @@ impl Transition {
             at,
             silence: at.since(MonoTime::START),
             silence_is_at_least: false,
-            last: LastReport { status: Status::Ok, payload: 0, terminal: false, beats: 0 },
+            last: LastReport::NONE,
             stall_after: Duration::ZERO,
             detection_latency: None,
             mistake: None,
@@ -108,7 +108,7 @@ impl Transition {
 }
 
 /// The identity of an agent, as people and metrics know it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AgentId {
     /// The name that groups an agent's incarnations. Shared: thousands of workers have the same one.
     pub name: Arc<str>,
@@ -222,4 +222,9 @@ pub struct LastReport {
     pub terminal: bool,
     /// The number of beats accepted from this incarnation.
     pub beats: u64,
+}
+
+impl LastReport {
+    /// That of an agent that has not come.
+    pub(crate) const NONE: Self = LastReport { status: Status::Ok, payload: 0, terminal: false, beats: 0 };
 }
