@@ -29,6 +29,7 @@ class Browser:
     def __init__(self, program):
         self.program = program
         self.requests = []
+        self.streams = set()
         self.faults = []
         self.page = None
 
@@ -40,11 +41,42 @@ class Browser:
             viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", locale="en-US"
         )
         context.add_init_script(WATCH)
+        self.streams.clear()
+        self.show(context, url)
+
+    def show(self, context, url):
         self.page = context.new_page()
         self.page.set_default_timeout(60_000)
-        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("request", self.began)
+        self.page.on("requestfinished", self.ended)
+        self.page.on("requestfailed", self.ended)
         self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
         self.page.goto(url)
+
+    def began(self, request):
+        self.requests.append(request.url)
+        if request.url.endswith("/stream"):
+            self.streams.add(request)
+
+    def ended(self, request):
+        self.streams.discard(request)
+
+    def tab(self, url):
+        """Opens another tab of the same profile, which is that of the next commands."""
+        self.show(self.page.context, url)
+
+    def leave(self):
+        """Closes this tab; the next commands are for the first one."""
+        context, closed = self.page.context, self.page
+        # Nothing says of a closed tab's requests that they have ended.
+        self.streams = {request for request in self.streams if request.frame.page != closed}
+        closed.close()
+        self.page = context.pages[0]
+
+    def everywhere(self, js):
+        """The values of an expression in all tabs, and how many streams they have together."""
+        values = [page.evaluate(js) for page in self.page.context.pages]
+        return {"values": values, "streams": len(self.streams)}
 
     def js(self, js):
         """The value of an expression. What is not there yet is nothing."""

@@ -88,6 +88,30 @@ impl Browser {
         );
     }
 
+    /// Opens a path in another tab of the same profile; what follows is for that tab.
+    #[track_caller]
+    pub fn open_tab(&mut self, server: SocketAddr, path: &str) {
+        self.ask(json!({ "do": "tab", "url": format!("http://{server}{path}") }));
+    }
+
+    /// Closes this tab; what follows is for the first one.
+    #[track_caller]
+    pub fn close_tab(&mut self) {
+        self.ask(json!({ "do": "leave" }));
+    }
+
+    /// Waits until an expression is true in each of so many tabs, which have so many streams of changes together.
+    #[track_caller]
+    pub fn await_in_all(&mut self, tabs: usize, streams: usize, expression: &str) {
+        let all = json!({ "values": vec![true; tabs], "streams": streams });
+        let mut last = Value::Null;
+        let holds = wait_for(|| {
+            last = self.ask(json!({ "do": "everywhere", "js": expression }));
+            (last == all).then_some(())
+        });
+        assert!(holds.is_some(), "not within {LIMIT:?}: {expression}: {last}");
+    }
+
     /// The value of an expression in JavaScript.
     #[track_caller]
     pub fn js(&mut self, expression: &str) -> Value {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use varta_integration_tests::{
-    AgentProcess, Browser, Look, Options, Scratch, Server, Signal, agent, http, write_secret,
+    AgentProcess, Browser, Look, Options, Receiver, Scratch, Server, Signal, agent, http, write_secret,
 };
 
 const READING: &str = "the-token-that-reads";
@@ -332,6 +332,43 @@ fn of_many_agents_only_those_in_sight_are_in_the_document_and_the_last_one_is_re
 }
 
 #[test]
+fn what_the_services_do_is_shown_of_all_agents_and_of_one() {
+    let webhook = Receiver::start([]);
+    let options =
+        ["--stall-after", "1s", "--recovery-exec", "/bin/true {name}", "--recovery-budget", "100/1s"];
+    let server = Server::start(Options::from(options).args(["--webhook".to_owned(), webhook.url("/hook")]));
+    let workers = server.start_agents(12, &["--name", "worker"]);
+    server.await_agents("up", 12);
+    let Some(mut browser) = browser_at(&server, "/", Look::DESK) else { return };
+    browser.press(&["i"]);
+    browser.await_text("dialog", "Nothing was done.");
+    for worker in &workers {
+        worker.signal(Signal::Stop);
+    }
+    browser.await_text("dialog", "12 agents stalled");
+    browser.await_text("dialog", "12 still in alarm");
+    browser.await_text("dialog", "VartaAgentsStalled");
+    browser.await_text("dialog", ": taken");
+    browser.await_text("dialog", "run /bin/true worker");
+    let details = "document.querySelector('dialog details')";
+    browser
+        .await_js(&format!("({details}.open = true) && {details}.querySelectorAll('ol li').length === 12"));
+    assert_eq!(browser.axe(), json!([]));
+
+    browser.js("document.querySelector('dialog details .follow').click()");
+    browser.await_text("dialog.sheet", "Recovery");
+    browser.await_text("dialog.sheet", "step 1 of 1, attempt 1, for stalled:");
+    browser.await_js("location.hash.includes('agent=worker')");
+    assert_eq!(browser.axe(), json!([]));
+    browser.press(&["Escape", "i"]);
+    for worker in &workers {
+        worker.signal(Signal::Continue);
+    }
+    browser.await_text("dialog", "over after");
+    browser.assert_clean(&[server.address()]);
+}
+
+#[test]
 fn axe_finds_nothing_serious_in_either_theme_or_on_a_phone() {
     let server = server();
     let mut agents: Vec<AgentProcess> =
@@ -341,7 +378,7 @@ fn axe_finds_nothing_serious_in_either_theme_or_on_a_phone() {
     agents[2].wait();
     server.expect(agent(&agents[1]).stalled());
     let Some(mut browser) = Browser::start() else { return };
-    for look in [Look::DESK, Look::DARK, Look::PHONE, Look { is_dark: true, ..Look::PHONE }] {
+    for look in [Look::DESK, Look { is_dark: true, ..Look::PHONE }] {
         for (path, sign, text) in [
             ("/", "#alarms", "stopped"),
             ("/#problem=any&sort=name", "#matched", "2 matches"),
@@ -349,6 +386,7 @@ fn axe_finds_nothing_serious_in_either_theme_or_on_a_phone() {
             ("/#view=keys", "dialog", "search"),
             ("/#view=server", "dialog", "Version"),
             ("/#view=pauses", "dialog", "No pauses."),
+            ("/#view=incidents", "dialog", "Nothing was done."),
         ] {
             browser.open(server.address(), path, look);
             browser.await_text(sign, text);

@@ -3,6 +3,7 @@
 import { get, Refusal } from './api.js';
 import { draw, strip } from './days.js';
 import { askForPause, factList, open, pauseList } from './dialogs.js';
+import { alertList, recoveryList } from './doings.js';
 import { el, mark, say, setMark } from './dom.js';
 import { because, bound, clock, count, duration, look, percent, reason, shareOf, visible, visibleLines } from './format.js';
 
@@ -98,7 +99,8 @@ export class AgentView {
     this.fill.classList.toggle('late', share > 0.8);
   }
 
-  #show({ agent, change, transitions, uptime, pauses, recoveries }) {
+  #show(/** @type {any} */ answer) {
+    const { agent, change } = answer;
     this.#row = { ...agent, read: performance.now() };
     const shape = look(agent);
     say(this.title, visible(agent.name));
@@ -110,12 +112,13 @@ export class AgentView {
     say(this.sentence, visible(reason({ summary: agent.summary ?? change?.summary, dossier: change?.dossier })));
     this.tick(performance.now(), false);
 
-    const state = JSON.stringify([agent.since, agent.paused, agent.labels, change, transitions, uptime, pauses, recoveries]);
+    const { transitions, uptime, pauses, alerts, recoveries } = answer;
+    const state = JSON.stringify([agent.since, agent.paused, agent.labels, change, transitions, uptime, pauses, alerts, recoveries]);
     const numbers = [agent.payload, agent.beats, agent.lost, agent.stalls, agent.last_beat];
     if (this.known.state !== state) {
       this.known.state = state;
       this.facts = el('div');
-      this.known.replaceChildren(this.facts, ...this.#sections(agent, change, transitions, uptime, pauses, recoveries));
+      this.known.replaceChildren(this.facts, ...this.#sections(answer));
     }
     if (this.facts.state !== String(numbers)) {
       this.facts.state = String(numbers);
@@ -130,7 +133,7 @@ export class AgentView {
     }
   }
 
-  #sections(agent, change, transitions, uptime, pauses, recoveries) {
+  #sections({ agent, change, transitions, uptime, pauses, alerts, recoveries }) {
     const parts = [];
     const labels = Object.entries(agent.labels ?? {});
     if (labels.length) {
@@ -149,10 +152,8 @@ export class AgentView {
       })));
     }
     if (pauses?.length) parts.push(heading('Pauses'), pauseList(pauses, () => { this.read(); this.told.changed(); }));
-    if (recoveries?.length) {
-      parts.push(heading('Recovery'), el('ol', { class: 'plain' }, ...recoveries.map((recovery) =>
-        el('li', { dir: 'auto', text: visible(typeof recovery === 'string' ? recovery : recovery.summary ?? JSON.stringify(recovery)) }))));
-    }
+    if (alerts?.length) parts.push(heading('Alerts that fire'), alertList(alerts));
+    if (recoveries?.length) parts.push(heading('Recovery'), recoveryList(recoveries));
     parts.push(heading('What happened'));
     if (!transitions.length) parts.push(el('p', { class: 'note', text: 'No change is known.' }));
     parts.push(el('ol', { class: 'timeline' }, ...transitions.map((record) => {

@@ -5,11 +5,12 @@ import { Alarms, idOf } from './alarms.js';
 import { get, readiness, Refusal, serverNow, Unreachable } from './api.js';
 import { Days } from './days.js';
 import { showKeys, showPauses, showServer } from './dialogs.js';
+import { showDoings } from './doings.js';
 import { byId, el, gathered, say } from './dom.js';
 import { fromHash, isAll, SORTS, STATES, toHash, toRequest } from './filters.js';
 import { count, duration, several, visible } from './format.js';
 import { Grid } from './grid.js';
-import { Stream } from './stream.js';
+import { parts, SharedStream } from './tabs.js';
 
 const READ_EVERY_MS = 1000, READY_EVERY_MS = 10000, TYPED_MS = 120, TEXT_EVERY_MS = 200;
 /** How soon after a change the lists are read again, whose order it may have changed. */
@@ -52,17 +53,11 @@ const grid = new Grid({
   day: (id) => days.of(id),
 });
 const alarms = new Alarms({ open: openAgent, all: () => { filter({ alarm: true, states: [], search: '' }); byId('grid').focus({ preventScroll: true }); } });
-const stream = new Stream({ event: streamed, state: linked });
+const stream = new SharedStream({ event: streamed, state: linked });
 
 /** @param {string} sort */
 function opposite(sort) {
   return sort === 'problem' ? 'problem' : sort.startsWith('-') ? sort.slice(1) : `-${sort}`;
-}
-
-/** The parts of a revision. @param {string} revision @returns {[string, number]} */
-function parts(revision) {
-  const cut = revision.lastIndexOf('-');
-  return [revision.slice(0, cut), Number(revision.slice(cut + 1))];
 }
 
 /** Reads what is in sight, unless the server is lost, or nobody looks and nothing has changed. While an answer is awaited, another one is asked for after it. */
@@ -371,7 +366,8 @@ function windows() {
     dialog = null;
     closing.node.close();
   }
-  const made = { keys: showKeys, server: showServer, pauses: (/** @type {any} */ closed) => showPauses(closed, () => readAnew()) };
+  /** @type {Record<string, (closed: () => void) => any>} */
+  const made = { keys: showKeys, server: showServer, pauses: (closed) => showPauses(closed, readAnew), incidents: (closed) => showDoings(closed, openAgent) };
   const view = shown.view;
   if (view && view in made && !dialog) {
     const closed = () => {
@@ -395,9 +391,7 @@ function begin() {
   byId('sort').append(...Object.entries(SORTS).map(([value, text]) => el('option', { value, text: `by ${text}`.replace('by worst', 'worst') })));
   byId('sort').addEventListener('change', () => filter({ sort: byId('sort').value }));
   byId('search').addEventListener('input', () => filter({ search: byId('search').value }, true));
-  byId('open-keys').addEventListener('click', () => go({ view: 'keys' }));
-  byId('open-server').addEventListener('click', () => go({ view: 'server' }));
-  byId('open-pauses').addEventListener('click', () => go({ view: 'pauses' }));
+  for (const view of ['incidents', 'pauses', 'server', 'keys']) byId(`open-${view}`).addEventListener('click', () => go({ view }));
   byId('skip').addEventListener('click', (event) => { event.preventDefault(); byId('grid').focus({ preventScroll: true }); });
   addEventListener('popstate', () => take(fromHash(location.hash)));
   addEventListener('hashchange', () => take(fromHash(location.hash)));
@@ -444,7 +438,7 @@ function pressed(event) {
   if (isTyping || document.querySelector('dialog.small')) return;
   const acts = {
     '/': () => byId('search').focus(), g: () => byId('grid').focus({ preventScroll: true }), a: () => filter({ alarm: !shown.alarm, states: [] }),
-    s: () => go({ view: 'server' }), '?': () => go({ view: 'keys' }), p: () => agentView?.askForPause(),
+    i: () => go({ view: 'incidents' }), s: () => go({ view: 'server' }), '?': () => go({ view: 'keys' }), p: () => agentView?.askForPause(),
   };
   if (!(event.key in acts) || (document.querySelector('dialog') && event.key !== 'p')) return;
   event.preventDefault();

@@ -219,7 +219,7 @@ export function showServer(closed) {
 const KEYS = [
   ['/', 'search'], ['g', 'go to the list of agents'], ['a', 'only those in alarm, or all'],
   ['↑ ↓ k j', 'the agent before, the next one; Page Up, Page Down, Home and End, too'], ['Enter', 'open the agent'],
-  ['p', 'pause the agent that is open'], ['s', 'the server itself'], ['Esc', 'close, or empty the search'], ['?', 'this help'],
+  ['p', 'pause the agent that is open'], ['i', 'incidents, alerts, recovery'], ['s', 'the server itself'], ['Esc', 'close, or empty the search'], ['?', 'this help'],
 ];
 const WORDS = [
   ['billing web-1', 'both words, in name, unit, host, value of a label, or pid'], ['name:web-*', 'names by a pattern'],

@@ -11,6 +11,7 @@ const SHORT_MS = 1000;
 const FIRST_PAUSE_MS = 250, LAST_PAUSE_MS = 8000;
 /** The most characters of one event. */
 const MAX_EVENT = 4 << 20;
+const STOPPED = new Error('stopped');
 
 /**
  * Splits a stream into events.
@@ -53,18 +54,28 @@ export class Stream {
   #wake = () => {};
   /** @type {AbortController|null} */
   #open = null;
+  #isWanted = false;
+  #isRunning = false;
 
   /**
-   * @param {{event: (event: string, data: any, id: string|null) => void, state: (state: Link, next: number) => void}} told
+   * @param {{event: (event: string, data: any, id: string|null) => void, state: (state: Link, next: number) => void, alive: () => void}} told
    */
   constructor(told) {
     this.told = told;
   }
 
-  /** @param {string} revision from which on changes are wanted */
+  /** @param {string|null} revision from which on changes are wanted */
   start(revision) {
     this.revision = revision;
-    this.#run();
+    this.#isWanted = true;
+    if (!this.#isRunning) this.#run();
+  }
+
+  /** Ends the connection, and opens no other one. */
+  stop() {
+    this.#isWanted = false;
+    this.#open?.abort(STOPPED);
+    this.#wake();
   }
 
   /** Tries at once, where it waits to try again. */
@@ -79,7 +90,8 @@ export class Stream {
   }
 
   async #run() {
-    for (let failures = 0; ; ) {
+    this.#isRunning = true;
+    for (let failures = 0; this.#isWanted; ) {
       this.#open = new AbortController();
       const { signal } = this.#open;
       let guard = 0;
@@ -91,7 +103,9 @@ export class Stream {
       try {
         alive(OPENED_MS);
         const response = await openStream(this.revision, signal);
-        for await (const { id, event, data } of events(response.body, () => alive())) {
+        for await (const { id, event, data } of events(response.body, () => { alive(); this.told.alive(); })) {
+          // What was cut off may have left something behind.
+          signal.throwIfAborted();
           const value = JSON.parse(data);
           if (event === 'hello') {
             failures = 0;
@@ -106,7 +120,8 @@ export class Stream {
         isRefused = error instanceof Refusal;
       }
       clearTimeout(guard);
-      this.#open.abort();
+      this.#open.abort(signal.reason);
+      if (signal.reason === STOPPED) continue;
       // A server that hands over to another one ends the stream, and the other is there at once.
       if (performance.now() - since > SHORT_MS) {
         this.told.state('connecting', 0);
@@ -121,5 +136,6 @@ export class Stream {
       });
       this.#wake = () => {};
     }
+    this.#isRunning = false;
   }
 }
