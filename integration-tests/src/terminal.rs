@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use nix::pty::{Winsize, openpty};
+use nix::unistd::ttyname;
 
 use crate::foreign::skip;
 use crate::retry::{or_fail, wait_until};
@@ -17,6 +19,7 @@ use crate::retry::{or_fail, wait_until};
 pub struct Terminal {
     shell: Child,
     keyboard: Option<File>,
+    name: PathBuf,
     screen: Arc<Mutex<String>>,
 }
 
@@ -33,6 +36,7 @@ impl Terminal {
         }
         let size = Winsize { ws_row: 33, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = or_fail(openpty(&size, None).map_err(|error| format!("no terminal: {error}")));
+        let name = or_fail(ttyname(&pair.slave).map_err(|error| error.to_string()));
         let stream =
             |descriptor: &OwnedFd| or_fail(descriptor.try_clone().map_err(|error| error.to_string()));
         let mut command = Command::new("setsid");
@@ -58,7 +62,7 @@ impl Terminal {
                 shared.lock().unwrap_or_else(PoisonError::into_inner).push_str(&piece);
             }
         });
-        let mut terminal = Terminal { shell, keyboard: Some(pair.master.into()), screen };
+        let mut terminal = Terminal { shell, keyboard: Some(pair.master.into()), name, screen };
         // What is typed is not shown, so that each line on the screen is one that a program printed.
         terminal.type_keys("stty -echo; echo the shell is ready.\n");
         terminal.await_line("the shell is ready.");
@@ -72,6 +76,28 @@ impl Terminal {
         or_fail(
             keyboard.write_all(keys.as_bytes()).map_err(|error| format!("nothing can be typed: {error}")),
         );
+    }
+
+    /// Gives the terminal another size, as the window does that it is in.
+    #[track_caller]
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let size = ["rows".to_owned(), rows.to_string(), "columns".to_owned(), columns.to_string()];
+        self.stty(&size);
+    }
+
+    /// The modes of the terminal, as `stty -a` tells them.
+    #[must_use]
+    #[track_caller]
+    pub fn modes(&self) -> String {
+        self.stty(&["-a".to_owned()])
+    }
+
+    #[track_caller]
+    fn stty(&self, arguments: &[String]) -> String {
+        let told = Command::new("stty").arg("-F").arg(&self.name).args(arguments).output();
+        let told = or_fail(told.map_err(|error| format!("stty cannot be run: {error}")));
+        assert!(told.status.success(), "{told:?}");
+        String::from_utf8_lossy(&told.stdout).into_owned()
     }
 
     /// All that was shown until now.

@@ -259,6 +259,7 @@ const ROWS: &[Row] = &[
             ("240", "../../varta-proto/src/control/wire.rs", "MAX_SAID_LEN"),
         ],
     ),
+    ("time in which what a stopped command", &[("1 s", "services/exec/terminal.rs", "SHOWN_WITHIN")]),
     ("lines of `varta-server exec`", &[("20", "services/exec/agent.rs", "MAX_LINES")]),
     (
         "messages of sd_notify that `varta-server exec`",

@@ -22,6 +22,7 @@ mod splice;
 mod supervisor;
 mod sys;
 mod tail;
+mod terminal;
 
 pub use self::command::ExecTask;
 pub use self::options::{BeatSource, ExecArgs, RestartPolicy};

@@ -43,8 +43,8 @@ pub struct ExecArgs {
     /// What proves that the command is well: notify, alive, output or check=CMD [default: notify]
     ///
     /// `notify`: it sends keep-alives by sd_notify(3), for which it is given `NOTIFY_SOCKET` and, as `WATCHDOG_USEC`,
-    /// --stall-after. `alive`: it exists and is not stopped. `output`: it has printed something; standard output or standard error
-    /// must be no terminal. `check=CMD`: CMD, which is split into words as a shell does and run without one, ends with
+    /// --stall-after. `alive`: it exists and is not stopped. `output`: it has printed something; a terminal is seen by
+    /// way of another, which the command gets in its place. `check=CMD`: CMD, which is split into words as a shell does and run without one, ends with
     /// status 0; it is run every --every and ended when it takes longer, and another status makes the agent critical at
     /// once. The option may repeat: then a beat is sent when each of them has said so since the last beat. The start
     /// of the command is the first beat.

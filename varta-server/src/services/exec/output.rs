@@ -1,14 +1,15 @@
 //! The standard streams of a command: what goes through a pipe to be read, and what is left as it
 //! is.
 //!
-//! A terminal is left as it is, so that the command can use it. Where both streams are one file, they go through one
-//! pipe, which keeps the order in which they were written.
+//! A terminal is left as it is, so that the command can use it; if what is printed is to be seen, the command gets one
+//! of its own to print on, see `terminal.rs`. Where both streams are one file, they go through one pipe or terminal,
+//! which keeps the order in which they were written.
 
-use std::io::{self, IsTerminal, PipeReader};
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -19,6 +20,7 @@ use crate::base::files::device_null;
 use crate::services::exec::agent::say;
 use crate::services::exec::splice::Mover;
 use crate::services::exec::tail::Tail;
+use crate::services::exec::terminal::{Screen, Source};
 
 /// Which streams are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,21 +28,22 @@ pub(super) enum Plan {
     None,
     Stdout,
     Stderr,
-    /// Each through its own pipe.
+    /// Each through its own pipe or terminal.
     Both,
-    /// Both through one pipe, as they are one file.
+    /// Both through one, as they are one file.
     One,
 }
 
 impl Plan {
-    /// All streams that are no terminal, if anything is to be read.
-    pub(super) fn of_this_process(is_read: bool) -> Self {
+    /// All streams, if they are to be seen; those that are no terminal, if they are to be kept.
+    pub(super) fn of_this_process(is_kept: bool, is_seen: bool) -> Self {
         let (out, err) = (io::stdout(), io::stderr());
         let is_one_file = || {
             let of = |descriptor: BorrowedFd<'_>| fstat(descriptor).map(|file| (file.st_dev, file.st_ino));
             of(out.as_fd()).is_ok_and(|file| of(err.as_fd()) == Ok(file))
         };
-        match (is_read && !out.is_terminal(), is_read && !err.is_terminal()) {
+        let is_read = |is_terminal: bool| is_seen || (is_kept && !is_terminal);
+        match (is_read(out.is_terminal()), is_read(err.is_terminal())) {
             (false, false) => Plan::None,
             (true, false) => Plan::Stdout,
             (false, true) => Plan::Stderr,
@@ -65,6 +68,8 @@ pub(super) struct Output {
     plan: Plan,
     keeps: bool,
     shared: Arc<Shared>,
+    /// The terminals of the command that runs, until they have ended.
+    screens: Vec<Weak<Screen>>,
 }
 
 /// What the threads that move the output share with the one that decides.
@@ -88,8 +93,8 @@ struct Shared {
 /// The reading ends of a command that is being started.
 #[derive(Debug, Default)]
 pub(super) struct Pipes {
-    out: Option<PipeReader>,
-    err: Option<PipeReader>,
+    out: Option<Source>,
+    err: Option<Source>,
 }
 
 impl Output {
@@ -107,28 +112,28 @@ impl Output {
             changed: EventFd::from_flags(flags)?,
             stop: EventFd::from_flags(flags)?,
         };
-        Ok(Output { plan, keeps, shared: Arc::new(shared) })
+        Ok(Output { plan, keeps, shared: Arc::new(shared), screens: Vec::new() })
     }
 
     /// Gives a command its streams.
     ///
     /// # Errors
     ///
-    /// There is no descriptor left.
+    /// There is no descriptor or terminal left.
     pub(super) fn attach(&self, command: &mut Command) -> io::Result<Pipes> {
         let mut pipes = Pipes::default();
         if matches!(self.plan, Plan::Stdout | Plan::Both | Plan::One) {
-            let (reader, writer) = io::pipe()?;
+            let (source, end) = open(&io::stdout())?;
             if self.plan == Plan::One {
-                command.stderr(writer.try_clone()?);
+                command.stderr(end.try_clone()?);
             }
-            command.stdout(writer);
-            pipes.out = Some(reader);
+            command.stdout(end);
+            pipes.out = Some(source);
         }
         if matches!(self.plan, Plan::Stderr | Plan::Both) {
-            let (reader, writer) = io::pipe()?;
-            command.stderr(Stdio::from(writer));
-            pipes.err = Some(reader);
+            let (source, end) = open(&io::stderr())?;
+            command.stderr(end);
+            pipes.err = Some(source);
         }
         Ok(pipes)
     }
@@ -138,26 +143,46 @@ impl Output {
     /// # Errors
     ///
     /// There is no descriptor or thread left.
-    pub(super) fn start(&self, pipes: Pipes) -> io::Result<()> {
+    pub(super) fn start(&mut self, pipes: Pipes) -> io::Result<()> {
         self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.shared.has_spoken.store(false, Ordering::Relaxed);
         // What was written to it is taken out again, if it was.
         let _ = self.shared.stop.read();
-        if let Some(reader) = pipes.out {
-            self.move_all(reader, io::stdout().as_fd().try_clone_to_owned()?, "standard output")?;
+        self.screens.clear();
+        if let Some(source) = pipes.out {
+            self.move_all(source, io::stdout().as_fd(), "standard output")?;
         }
-        if let Some(reader) = pipes.err {
-            self.move_all(reader, io::stderr().as_fd().try_clone_to_owned()?, "standard error")?;
+        if let Some(source) = pipes.err {
+            self.move_all(source, io::stderr().as_fd(), "standard error")?;
         }
         Ok(())
     }
 
-    fn move_all(&self, from: PipeReader, to: OwnedFd, name: &'static str) -> io::Result<()> {
-        let mover = Mover::new(from, to, self.keeps)?;
+    fn move_all(&mut self, from: Source, to: BorrowedFd<'_>, name: &'static str) -> io::Result<()> {
+        match from {
+            Source::Pipe(reader) => {
+                let mover = Mover::new(reader, to.try_clone_to_owned()?, self.keeps)?;
+                self.spawn(name, move |shared| mover.run(shared.stop.as_fd(), |end| shared.note(end)))
+            }
+            Source::Screen(screen) => {
+                self.screens.push(Arc::downgrade(&screen));
+                let keeps = self.keeps;
+                self.spawn(name, move |shared| {
+                    screen.run(shared.stop.as_fd(), |piece| shared.note(if keeps { piece } else { &[] }))
+                })
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        name: &'static str,
+        run: impl FnOnce(&Shared) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         shared.open.fetch_add(1, Ordering::AcqRel);
         let work = move || {
-            match mover.run(shared.stop.as_fd(), |end| shared.note(end)) {
+            match run(&shared) {
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                     say(&format!("{name} cannot be written: {error}"));
                 }
@@ -195,6 +220,18 @@ impl Output {
         let _ = self.shared.stop.write(1);
     }
 
+    /// Gives the command's terminals the size of those of exec; whether one had another.
+    pub(super) fn take_size(&self) -> bool {
+        let screens = self.screens.iter().filter_map(Weak::upgrade);
+        // One that is hung up has none.
+        screens.filter(|screen| screen.take_size().unwrap_or(false)).count() > 0
+    }
+
+    /// Waits a moment until all that was printed on a terminal is shown.
+    pub(super) fn await_shown(&self) {
+        self.screens.iter().filter_map(Weak::upgrade).for_each(|screen| screen.await_shown());
+    }
+
     /// Whether all streams have ended.
     pub(super) fn has_ended(&self) -> bool {
         self.shared.open.load(Ordering::Acquire) == 0
@@ -220,6 +257,16 @@ impl Output {
     pub(super) fn last_line(&self) -> Option<String> {
         self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner).last_line()
     }
+}
+
+/// A way from a command to a stream of this process, and the command's end of it.
+fn open(stream: &(impl AsFd + IsTerminal)) -> io::Result<(Source, OwnedFd)> {
+    if stream.is_terminal() {
+        let (screen, end) = Screen::open(stream.as_fd())?;
+        return Ok((Source::Screen(screen), end));
+    }
+    let (reader, writer) = io::pipe()?;
+    Ok((Source::Pipe(reader), writer.into()))
 }
 
 impl AsFd for Output {

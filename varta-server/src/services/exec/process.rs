@@ -21,14 +21,14 @@ pub(super) enum StartError {
     Own(io::Error),
 }
 
-/// Starts the command, in the process group of exec and with its terminal, and begins to move its output.
+/// Starts the command, in the process group of exec and with its controlling terminal, and begins to move its output.
 ///
 /// # Errors
 ///
 /// [`StartError`]; nothing runs then.
 pub(super) fn start(
     options: &ExecOptions,
-    output: &Output,
+    output: &mut Output,
     notify: Option<&NotifySocket>,
     mask: SigSet,
 ) -> Result<OwnChild, StartError> {

@@ -22,12 +22,7 @@ use crate::services::exec::sys;
 ///
 /// An option makes no sense. Nothing was started then.
 pub(super) fn run(options: ExecOptions) -> Result<ExitCode, Error> {
-    let plan = Plan::of_this_process(options.keeps_output || options.has_output);
-    if options.has_output && plan == Plan::None {
-        let fault = "output: a terminal is left to the command, and what it prints there is not read; send it through a \
-                     pipe, as in `... 2>&1 | cat`, or choose another source";
-        return Err(Error::Option { option: "--beat", fault: fault.to_owned() });
-    }
+    let plan = Plan::of_this_process(options.keeps_output, options.has_output);
     let agent = Agent::connect(&options)?;
     let mut supervisor = match open(options, agent, plan) {
         Ok(supervisor) => supervisor,

@@ -15,8 +15,9 @@ use nix::unistd::{getpgid, getpgrp, getppid, getsid};
 use crate::base::inherited::reset_inherited;
 
 /// Signals that are left to their disposition: faults of exec itself, a closed pipe, limits, and what the kernel sends
-/// to a whole group in the background that uses the terminal.
-const NOT_TAKEN: [Signal; 12] = [
+/// to a whole group in the background that writes to a terminal which does not want that. One whose command reads there
+/// stops with the command, once all that was printed is shown.
+const NOT_TAKEN: [Signal; 11] = [
     Signal::SIGILL,
     Signal::SIGTRAP,
     Signal::SIGBUS,
@@ -24,7 +25,6 @@ const NOT_TAKEN: [Signal; 12] = [
     Signal::SIGSEGV,
     Signal::SIGSYS,
     Signal::SIGPIPE,
-    Signal::SIGTTIN,
     Signal::SIGTTOU,
     Signal::SIGXCPU,
     Signal::SIGXFSZ,
@@ -48,6 +48,8 @@ pub(super) struct Received {
     pub(super) number: i32,
     /// Whether the kernel sent it, and no process.
     pub(super) is_from_kernel: bool,
+    /// Whether this process sent it, to the whole group.
+    pub(super) is_own: bool,
 }
 
 impl Signals {
@@ -79,6 +81,7 @@ impl Signals {
                     return Some(Received {
                         number: i32::try_from(info.ssi_signo).unwrap_or_default(),
                         is_from_kernel: info.ssi_code == libc::SI_KERNEL,
+                        is_own: info.ssi_code == libc::SI_USER && info.ssi_pid == std::process::id(),
                     });
                 }
             }
@@ -96,7 +99,8 @@ impl Received {
     /// Whether the command has to be sent it. `leads_session`: a terminal that is hung up tells only the leader of its
     /// session.
     pub(super) fn is_passed_on(self, leads_session: bool) -> bool {
-        !self.is_from_kernel || (self.number == libc::SIGHUP && leads_session)
+        let has_got_it = self.is_from_kernel || self.is_own;
+        !has_got_it || (self.number == libc::SIGHUP && self.is_from_kernel && leads_session)
     }
 
     /// Whether it asks a program to end.
@@ -146,11 +150,11 @@ mod tests {
     use super::*;
 
     const fn from_kernel(number: i32) -> Received {
-        Received { number, is_from_kernel: true }
+        Received { number, is_from_kernel: true, is_own: false }
     }
 
     const fn from_process(number: i32) -> Received {
-        Received { number, is_from_kernel: false }
+        Received { number, is_from_kernel: false, is_own: false }
     }
 
     #[test]
@@ -161,6 +165,8 @@ mod tests {
         }
         assert!(from_kernel(libc::SIGHUP).is_passed_on(true));
         assert!(!from_kernel(libc::SIGINT).is_passed_on(true));
+        let own = Received { number: libc::SIGWINCH, is_from_kernel: false, is_own: true };
+        assert!(!own.is_passed_on(false) && !own.is_passed_on(true));
     }
 
     #[test]

@@ -77,16 +77,16 @@ impl Supervisor {
         loop {
             self.drop_messages();
             let started = Instant::now();
-            let next = match start(&self.options, &self.output, self.notify.as_ref(), self.signals.inherited)
-            {
-                Ok(child) => {
-                    let ending = self.see_through(child, started);
-                    self.end_leftovers();
-                    self.flush_output();
-                    self.handle_end(ending, started.elapsed())
-                }
-                Err(error) => self.handle_start_error(&error, is_first),
-            };
+            let next =
+                match start(&self.options, &mut self.output, self.notify.as_ref(), self.signals.inherited) {
+                    Ok(child) => {
+                        let ending = self.see_through(child, started);
+                        self.end_leftovers();
+                        self.flush_output();
+                        self.handle_end(ending, started.elapsed())
+                    }
+                    Err(error) => self.handle_start_error(&error, is_first),
+                };
             is_first = false;
             match next {
                 ControlFlow::Break(end) => return end,
@@ -249,6 +249,10 @@ impl Supervisor {
             self.ending_signals.insert(signal.number);
             self.is_ending |= signal.ends_restarts();
         }
+        if [libc::SIGWINCH, libc::SIGCONT].contains(&signal.number) && self.output.take_size() {
+            // Who has got the signal of the terminal may have asked for the size before this.
+            sys::tell_group(libc::SIGWINCH);
+        }
         if signal.is_passed_on(leads_session())
             && let Err(error) = child.send_signal(signal.number)
         {
@@ -263,10 +267,12 @@ impl Supervisor {
         match run.child.take_job_change() {
             Some(JobChange::Stopped) => {
                 run.sources.set_stopped(true);
-                if is_job_of_shell()
-                    && let Err(error) = sys::stop_self()
-                {
-                    self.agent.say(&format!("is stopped, and exec cannot stop with it: {error}"));
+                if is_job_of_shell() {
+                    // What the command has left on the screen comes before what the shell prints there.
+                    self.output.await_shown();
+                    if let Err(error) = sys::stop_self() {
+                        self.agent.say(&format!("is stopped, and exec cannot stop with it: {error}"));
+                    }
                 }
             }
             Some(JobChange::Continued) => run.sources.set_stopped(false),
@@ -358,7 +364,8 @@ impl Supervisor {
                 start_failure(error)
             }
             StartError::Own(error) => {
-                self.agent.say(&format!("cannot be started: no pipe or thread for its output: {error}"));
+                self.agent
+                    .say(&format!("cannot be started: no pipe, terminal or thread for its output: {error}"));
                 OWN_FAILURE
             }
         };

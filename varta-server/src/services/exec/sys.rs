@@ -6,11 +6,12 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::errno::Errno;
+use nix::pty::Winsize;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::unistd::{getpid, getppid};
@@ -46,6 +47,62 @@ pub(super) fn bytes_in(pipe: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(length).unwrap_or(0))
 }
 
+/// What begins a piece that was printed to a terminal of [`tell_of_modes`].
+/// `TIOCPKT_DATA`.
+pub(super) const OUTPUT: u8 = 0;
+/// What is in the byte that says that its modes were set.
+/// `TIOCPKT_IOCTL`.
+pub(super) const MODES: u8 = 64;
+
+/// The other end of a new terminal, which does not become the controlling terminal of anybody.
+///
+/// # Errors
+///
+/// The descriptor is none of `/dev/ptmx`, or there is no descriptor left.
+pub(super) fn other_end(terminal: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: takes two integers; memory is not involved.
+    let end = Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
+    // SAFETY: the call has made the descriptor, and nothing else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(end) })
+}
+
+/// Has each piece that is read from a terminal begin with a byte, which is [`OUTPUT`], or says with [`MODES`] that modes
+/// were set at the other end.
+///
+/// # Errors
+///
+/// The descriptor is none of `/dev/ptmx`.
+pub(super) fn tell_of_modes(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the call reads one integer, which lives until it returns.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCPKT, &raw const on) })?;
+    Ok(())
+}
+
+/// The size of a terminal.
+///
+/// # Errors
+///
+/// It is none, or hung up.
+pub(super) fn window_size(terminal: BorrowedFd<'_>) -> io::Result<Winsize> {
+    let mut size = Winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the call writes the structure, which lives until it returns.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) })?;
+    Ok(size)
+}
+
+/// Sets the size of a terminal.
+///
+/// # Errors
+///
+/// It is none, or hung up.
+pub(super) fn set_window_size(terminal: BorrowedFd<'_>, size: Winsize) -> io::Result<()> {
+    // SAFETY: the call reads the structure, which lives until it returns.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })?;
+    Ok(())
+}
+
 /// Ends this process by a signal, without a core file, which would be one of exec. Returns if the signal does not
 /// end it, as in process 1 of a namespace.
 pub(super) fn die_by(number: libc::c_int) {
@@ -62,6 +119,12 @@ pub(super) fn die_by(number: libc::c_int) {
 /// None is expected.
 pub(super) fn stop_self() -> io::Result<()> {
     raise_default(libc::SIGTSTP)
+}
+
+/// Sends a signal to the process group of this process, itself included.
+pub(super) fn tell_group(number: libc::c_int) {
+    // SAFETY: takes two integers; memory is not involved. It reaches at least this process.
+    unsafe { libc::kill(0, number) };
 }
 
 /// Sends this process a signal with its default disposition, and lets it through.
