@@ -1,9 +1,10 @@
 //! The bounds of numbers and durations, which the checks of the options draw: found by asking them.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Arg, Command};
+use clap::{Arg, Command, FromArgMatches};
 
 use crate::base::options::{LookUps, Size, parse_duration, parse_size};
 use crate::base::time::nanos;
@@ -40,12 +41,15 @@ pub(crate) struct Bounds<N> {
 /// What takes or refuses the values of options.
 #[derive(Debug)]
 pub(crate) struct Judge {
-    definition: Command,
+    /// Built once: that takes longer than to read a command line.
+    definition: RefCell<Command>,
 }
 
 impl Judge {
     pub(crate) fn new(definition: &Command) -> Self {
-        Judge { definition: without_variables(definition.clone(), |_| true) }
+        let mut definition = without_variables(definition.clone(), |_| true);
+        definition.build();
+        Judge { definition: RefCell::new(definition) }
     }
 
     /// The bounds of whole numbers, or of bytes.
@@ -89,22 +93,52 @@ impl Judge {
     fn takes(&self, option: &Arg, value: &str) -> bool {
         let argument = format!("--{}={value}", option.get_long().unwrap_or_default());
         let words = ["varta-server"].into_iter().chain(EVERYTHING_ON).map(OsString::from);
-        let args = Args::read_by(self.definition.clone(), words.chain([argument.into()]));
-        args.and_then(|args| args.into_config_by(LookUps::LeftOut)).is_ok()
+        let read = self.definition.borrow_mut().try_get_matches_from_mut(words.chain([argument.into()]));
+        let args = read.and_then(|matches| Args::from_arg_matches(&matches));
+        args.is_ok_and(|args| args.into_config_by(LookUps::LeftOut).is_ok())
     }
 }
 
 /// The number that is furthest from one that is taken, up to `last`, such that all between them are taken.
+///
+/// Bounds are mostly round, and each question takes a millisecond: round numbers are asked for first.
 fn furthest(usual: u64, last: u64, takes: impl Fn(u64) -> bool) -> u64 {
     if takes(last) {
         return last;
     }
     let (mut taken, mut refused) = (usual, last);
+    let halve = |taken: &mut u64, refused: &mut u64, at: u64| {
+        *(if takes(at) { taken } else { refused }) = at;
+    };
+    let round = round_numbers();
+    loop {
+        let from = round.partition_point(|number| *number <= taken.min(refused));
+        let to = round.partition_point(|number| *number < taken.max(refused));
+        if from >= to {
+            break;
+        }
+        halve(&mut taken, &mut refused, round[from.midpoint(to)]);
+    }
+    if taken.abs_diff(refused) > 1 {
+        let next = if refused > taken { taken + 1 } else { taken - 1 };
+        halve(&mut taken, &mut refused, next);
+    }
     while taken.abs_diff(refused) > 1 {
         let between = taken.midpoint(refused);
-        *(if takes(between) { &mut taken } else { &mut refused }) = between;
+        halve(&mut taken, &mut refused, between);
     }
     taken
+}
+
+/// Numbers that are likely to be bounds, in order: powers of ten and of two, and durations in nanoseconds.
+fn round_numbers() -> Vec<u64> {
+    const DAY: u64 = 86_400_000_000_000;
+    let tens = (0..20).map(|power| 10_u64.saturating_pow(power));
+    let twos = (0..64).map(|power| 1 << power);
+    let times = [DAY / 1_440, DAY / 24, DAY, 30 * DAY, 366 * DAY];
+    let mut all: Vec<_> = tens.chain(twos).chain(times).collect();
+    all.sort_unstable();
+    all
 }
 
 #[cfg(test)]
