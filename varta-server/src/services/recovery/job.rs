@@ -1,6 +1,7 @@
 //! The interface between planner and executor: jobs, their outcomes, and refusals.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::domain::process::ProcessActivity;
 use crate::domain::tracker::Transition;
@@ -72,13 +73,15 @@ pub(crate) enum Refusal {
     Argument,
     /// Too many agents are in unhealthy states.
     TooMany,
+    /// Its process has said by its exit status that it is not to be started again.
+    FinalExitStatus,
     /// All attempts have failed.
     GivenUp,
 }
 
 impl Refusal {
     /// Every reason, in the order of the metrics.
-    pub(crate) const ALL: [Refusal; 19] = [
+    pub(crate) const ALL: [Refusal; 20] = [
         Refusal::Budget,
         Refusal::GroupBudget,
         Refusal::Blind,
@@ -97,6 +100,7 @@ impl Refusal {
         Refusal::PidReused,
         Refusal::Argument,
         Refusal::TooMany,
+        Refusal::FinalExitStatus,
         Refusal::GivenUp,
     ];
 
@@ -121,6 +125,7 @@ impl Refusal {
             Refusal::PidReused => "pid_reused",
             Refusal::Argument => "argument",
             Refusal::TooMany => "too_many",
+            Refusal::FinalExitStatus => "final_exit_status",
             Refusal::GivenUp => "given_up",
         }
     }
@@ -162,6 +167,7 @@ impl Refusal {
             | Refusal::PidReused
             | Refusal::Argument
             | Refusal::TooMany
+            | Refusal::FinalExitStatus
             | Refusal::GivenUp => false,
         }
     }
@@ -189,4 +195,12 @@ pub(super) enum ActionOutcome {
 pub(crate) struct RefusalNotice {
     pub(crate) transition: Arc<Transition>,
     pub(crate) refusal: Refusal,
+    /// After which time the agent gets another attempt all the same, if it was given up.
+    pub(crate) again_after: Option<Duration>,
+}
+
+impl RefusalNotice {
+    pub(super) fn new(transition: &Arc<Transition>, refusal: Refusal) -> Self {
+        RefusalNotice { transition: Arc::clone(transition), refusal, again_after: None }
+    }
 }

@@ -209,6 +209,8 @@ impl RecoveryArgs {
             attempts: entry.attempts.unwrap_or(self.recovery_attempts),
             budget: entry.budget.unwrap_or(self.recovery_group_budget),
             min_healthy: entry.keep_up,
+            give_up_retry: entry.give_up_retry,
+            final_exit_statuses: entry.final_exit_statuses.clone(),
         }
     }
 }

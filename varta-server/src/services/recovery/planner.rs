@@ -6,6 +6,7 @@
 //! the executor.
 
 pub(super) mod estate;
+mod spending;
 #[cfg(test)]
 pub(in crate::services::recovery) mod testing;
 #[cfg(test)]
@@ -137,18 +138,22 @@ impl Planner {
         let Some(rule) = self.rules.iter().find(|rule| rule.matches(transition)) else { return };
         let rule = Arc::clone(rule);
         let transition = Arc::new(transition.clone());
-        let AttemptHistory { attempts, next_at, .. } = self.records.get(&key).copied().unwrap_or_default();
-        let refusal = if attempts >= rule.attempts {
-            Some(Refusal::GivenUp)
-        } else if self.cases.len().max(self.records.len()) >= MAX_EPISODES {
-            Some(Refusal::TooMany)
-        } else {
+        let AttemptHistory { attempts, .. } = self.records.get(&key).copied().unwrap_or_default();
+        let is_full = self.cases.len().max(self.records.len()) >= MAX_EPISODES;
+        let refusal = if rule.is_final(transition.cause) {
+            Some(Refusal::FinalExitStatus)
+        } else if attempts < rule.attempts {
+            is_full.then_some(Refusal::TooMany)
+        } else if self.give_up(&key, &transition, &rule) {
             None
+        } else {
+            return;
         };
         if let Some(refusal) = refusal {
-            self.told.push_back(RefusalNotice { transition, refusal });
+            self.told.push_back(RefusalNotice::new(&transition, refusal));
             return;
         }
+        let next_at = self.records.get(&key).map_or(MonoTime::START, |record| record.next_at);
         // Whoever takes its place until then needs no help.
         let due = (now + rule.steps[0].wait).max(next_at).max(transition.settles_at);
         self.due.insert((due, key.clone()));
@@ -166,6 +171,18 @@ impl Planner {
             dumping_since: None,
         };
         self.cases.insert(key, case);
+    }
+
+    /// Reports that no attempt has helped an agent. Whether its rule has another one later; its history says when.
+    fn give_up(&mut self, key: &AgentKey, transition: &Arc<Transition>, rule: &RecoveryRule) -> bool {
+        let again_after = rule.give_up_retry.filter(|_| self.cases.len() < MAX_EPISODES);
+        let notice = RefusalNotice::new(transition, Refusal::GivenUp);
+        self.told.push_back(RefusalNotice { again_after, ..notice });
+        let Some((record, after)) = self.records.get_mut(key).zip(again_after) else { return false };
+        // One attempt is left, for then.
+        record.attempts = rule.attempts.saturating_sub(1);
+        record.next_at = record.next_at.max(record.tried_at + after);
+        true
     }
 
     /// Skips the signals, as the process for them has ended.
@@ -247,14 +264,18 @@ impl Planner {
         let name = Arc::clone(&case.transition.agent.name);
         let action = &rule.steps[step].action;
         let is_for_group = matches!(action, Action::Command(command, _) if command.is_for_group());
-        let refusal = if is_first && before.attempts >= rule.attempts {
-            Some(Refusal::GivenUp)
-        } else {
-            self.forbids(&case.transition, action)
-        };
-        if let Some(refusal) = refusal {
+        if is_first && before.attempts >= rule.attempts {
             let transition = Arc::clone(&case.transition);
-            self.told.push_back(RefusalNotice { transition, refusal });
+            if self.give_up(key, &transition, &rule) {
+                let again_at = self.records.get(key).map_or(now, |record| record.next_at);
+                self.wait_until(key.clone(), again_at, now);
+            } else {
+                self.close(key);
+            }
+            return None;
+        }
+        if let Some(refusal) = self.forbids(&case.transition, action) {
+            self.told.push_back(RefusalNotice::new(&case.transition, refusal));
             self.close(key);
             return None;
         }
@@ -316,40 +337,12 @@ impl Planner {
         }
     }
 
-    /// Takes one token from both budgets, or returns which is spent, and until when.
-    fn spend(&mut self, name: &Arc<str>, of_group: Budget, now: MonoTime) -> Result<(), (Refusal, MonoTime)> {
-        let (group, budget) = self.groups.entry(Arc::clone(name)).or_insert((Usage::default(), of_group));
-        *budget = of_group;
-        let (of_group, of_all) = (of_group.limit(), self.budget.limit());
-        let (group_at, all_at) = (of_group.next_at(*group), of_all.next_at(self.spent));
-        // Running jobs may return their tokens.
-        let may_come_back = self.jobs.values().any(|doing| doing.group.is_some());
-        let until = |at: MonoTime| if may_come_back { now + TRY_AGAIN } else { at };
-        if group_at > now {
-            return Err((Refusal::GroupBudget, until(group_at)));
-        }
-        if all_at > now {
-            return Err((Refusal::Budget, until(all_at)));
-        }
-        of_group.take(group, now);
-        of_all.take(&mut self.spent, now);
-        Ok(())
-    }
-
-    /// Returns the tokens of an action that was not carried out.
-    fn unspend(&mut self, name: &Arc<str>) {
-        self.budget.limit().give_back(&mut self.spent);
-        if let Some((group, budget)) = self.groups.get_mut(name) {
-            budget.limit().give_back(group);
-        }
-    }
-
     /// Delays the step, and reports the reason once.
     fn put_off(&mut self, key: AgentKey, refusal: Refusal, until: MonoTime, now: MonoTime) {
         let Some(case) = self.cases.get_mut(&key) else { return };
         if !case.refused.contains(&refusal) {
             case.refused.push(refusal);
-            self.told.push_back(RefusalNotice { transition: Arc::clone(&case.transition), refusal });
+            self.told.push_back(RefusalNotice::new(&case.transition, refusal));
         }
         self.wait_until(key, until.max(now + TRY_AGAIN), now);
     }
@@ -404,7 +397,7 @@ impl Planner {
                 self.put_off(key, refusal, now + TRY_AGAIN, now);
             }
             ActionOutcome::Refused(refusal) => {
-                self.told.push_back(RefusalNotice { transition: Arc::clone(&case.transition), refusal });
+                self.told.push_back(RefusalNotice::new(&case.transition, refusal));
                 self.close(&key);
             }
         }

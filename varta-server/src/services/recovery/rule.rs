@@ -141,6 +141,10 @@ pub struct RecoveryRule {
     /// How many other agents of the name must be up, if there are others. `None` means 1 while the agent
     /// itself still beats, so that the last one is left alone, and 0 otherwise.
     pub min_healthy: Option<u32>,
+    /// How long after an attempt an agent that was given up gets another one, again and again; `None` for never.
+    pub give_up_retry: Option<Duration>,
+    /// The exit statuses by which a process says that it is not to be started again.
+    pub final_exit_statuses: Vec<u8>,
 }
 
 impl RecoveryRule {
@@ -158,6 +162,11 @@ impl RecoveryRule {
             && (self.transports.is_empty() || self.transports.contains(&agent.origin.transport()))
             && self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             && self.name.matches(&agent.name)
+    }
+
+    /// Whether the process has said by its exit status that it is not to be started again.
+    pub(super) fn is_final(&self, cause: Cause) -> bool {
+        matches!(cause, Cause::Exited { code: Some(code) } if self.final_exit_statuses.contains(&code))
     }
 
     /// The wait after the `attempt`th attempt, counted from 1.

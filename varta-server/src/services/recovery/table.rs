@@ -68,6 +68,10 @@ pub struct RecoveryEntry {
     pub budget: Option<Budget>,
     /// `None` for the default of [`RecoveryRule::min_healthy`].
     pub keep_up: Option<u32>,
+    /// See [`RecoveryRule::give_up_retry`].
+    pub give_up_retry: Option<Duration>,
+    /// See [`RecoveryRule::final_exit_statuses`].
+    pub final_exit_statuses: Vec<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +82,7 @@ enum StepEntry {
 }
 
 /// The keys of a table.
-const KEYS: [TableKey; 12] = [
+const KEYS: [TableKey; 14] = [
     TableKey::optional(
         "name",
         KeyKind::Text(Glob::MAX_LEN),
@@ -136,6 +140,16 @@ const KEYS: [TableKey; 12] = [
         KeyKind::Number(0, u32::MAX),
         "How many other agents of the name must be up",
     ),
+    TableKey::optional(
+        "give-up-retry",
+        KeyKind::Duration(MIN_GIVE_UP_RETRY, MAX_DURATION),
+        "Time after which an agent that was given up gets one more attempt, again and again; never if not given",
+    ),
+    TableKey::optional(
+        "final-exit-status",
+        KeyKind::AnyOf(&[EXIT_STATUS, KeyKind::List(&EXIT_STATUS)]),
+        "Exit statuses by which a process says that it is not to be started again: one or a list",
+    ),
 ];
 /// The keys of a step.
 const STEP_KEYS: [TableKey; 5] = [
@@ -169,9 +183,12 @@ const ONE_OR_MORE_TEXTS: KeyKind = KeyKind::AnyOf(&[TEXT, KeyKind::List(&TEXT)])
 const COMMAND: KeyKind = KeyKind::Text(CommandLine::MAX_LEN);
 const STATE: KeyKind = KeyKind::OneOf(|| UnhealthyState::ALL.map(UnhealthyState::as_str).to_vec());
 const CAUSE: KeyKind = KeyKind::OneOf(|| Cause::NAMES.to_vec());
+const EXIT_STATUS: KeyKind = KeyKind::Number(0, 255);
 const TRANSPORT: KeyKind = KeyKind::OneOf(|| TRANSPORTS.map(Transport::as_str).to_vec());
 /// The transports of agents: one that beats through shared memory counts as an agent of the Unix socket.
 const TRANSPORTS: [Transport; 4] = [Transport::Unix, Transport::Udp, Transport::SecureUdp, Transport::Notify];
+/// The least time between two attempts on an agent that was given up.
+const MIN_GIVE_UP_RETRY: Duration = Duration::from_secs(60);
 /// The most tables, and the most steps in each.
 const MAX_TABLES: usize = 256;
 const MAX_STEPS: usize = 16;
@@ -191,6 +208,8 @@ impl RecoveryEntry {
             attempts: None,
             budget: None,
             keep_up: None,
+            give_up_retry: None,
+            final_exit_statuses: Vec::new(),
         }
     }
 
@@ -209,8 +228,22 @@ impl RecoveryEntry {
 
     /// Parses a table, of which `count` precede it.
     fn read(table: &Table<'_, '_>, count: usize) -> Result<Self, ParseError> {
-        let [name, label, state, cause, transport, exec, steps, debounce, backoff, attempts, budget, keep_up] =
-            table.values(&KEYS)?;
+        let [
+            name,
+            label,
+            state,
+            cause,
+            transport,
+            exec,
+            steps,
+            debounce,
+            backoff,
+            attempts,
+            budget,
+            keep_up,
+            give_up_retry,
+            final_exit_status,
+        ] = table.values(&KEYS)?;
         if count >= MAX_TABLES {
             return Err(at(
                 table.place,
@@ -250,6 +283,18 @@ impl RecoveryEntry {
         entry.backoff = backoff.map(|value| wait("backoff", value)).transpose()?;
         entry.attempts = attempts.map(|value| number("attempts", value, 1)).transpose()?;
         entry.keep_up = keep_up.map(|value| number("keep-up", value, 0)).transpose()?;
+        entry.give_up_retry = give_up_retry
+            .map(|value| {
+                let after = wait("give-up-retry", value)?;
+                let is_too_short = after < MIN_GIVE_UP_RETRY;
+                if is_too_short { Err(at(value, "give-up-retry: is less than 1m")) } else { Ok(after) }
+            })
+            .transpose()?;
+        entry.final_exit_statuses = list(final_exit_status, |value| {
+            let status = number("final-exit-status", value, 0)?;
+            let fault = || at(value, format!("final-exit-status: {status} is not between 0 and 255"));
+            u8::try_from(status).map_err(|_| fault())
+        })?;
         entry.budget = budget
             .map(|value| {
                 text("budget", value)?.parse().map_err(|fault| at(value, format!("budget: {fault}")))

@@ -217,7 +217,7 @@ impl RecoveryTask {
     /// Reports refusals in the log, the metrics, the audit log and, once an agent is given up, to the
     /// webhook.
     fn tell(&mut self) {
-        while let Some(RefusalNotice { transition, refusal }) = self.planner.poll_told() {
+        while let Some(RefusalNotice { transition, refusal, again_after }) = self.planner.poll_told() {
             self.doer.metrics.refused(refusal);
             self.doer.journal.refuse(&transition, refusal);
             let agent = &transition.agent;
@@ -235,8 +235,9 @@ impl RecoveryTask {
             match refusal {
                 Refusal::GivenUp => line!(
                     error,
-                    "given up: no attempt has helped {agent}, which is {}; nothing more is done until it has been well",
-                    transition.to
+                    "given up: no attempt has helped {agent}, which is {}; {} until it has been well",
+                    transition.to,
+                    what_follows(again_after)
                 ),
                 _ => line!(
                     warn,
@@ -254,6 +255,14 @@ impl RecoveryTask {
             let event = if refusal == Refusal::GivenUp { "given_up" } else { "refused" };
             self.doer.audit.note(event, facts, true);
         }
+    }
+}
+
+/// What is done about an agent that was given up.
+fn what_follows(again_after: Option<Duration>) -> String {
+    match again_after {
+        Some(after) => format!("there is one attempt each {}", humantime::format_duration(after)),
+        None => "nothing more is done".to_owned(),
     }
 }
 
@@ -294,6 +303,9 @@ const fn refusal_reason(refusal: Refusal) -> &'static str {
         Refusal::PidReused => "its pid belongs to another process by now, and the command has {pid} in it",
         Refusal::Argument => "the command cannot be filled in",
         Refusal::TooMany => "too many agents are in a bad state at once",
+        Refusal::FinalExitStatus => {
+            "its process has said by its exit status that it is not to be started again (final-exit-status)"
+        }
         Refusal::GivenUp => "no attempt has helped",
     }
 }

@@ -33,6 +33,8 @@ pub(crate) fn job(transition: Transition, action: Action, causes: &[&'static str
         attempts: 1,
         budget: "1/1s".parse().unwrap(),
         min_healthy: None,
+        give_up_retry: None,
+        final_exit_statuses: Vec::new(),
     };
     Job {
         number: 1,

@@ -1,5 +1,6 @@
 //! The decisions of the planner, on virtual time.
 
+mod given_up;
 mod held;
 mod order;
 
@@ -40,6 +41,8 @@ fn rule(steps: impl IntoIterator<Item = (u64, Action)>) -> RecoveryRule {
         attempts: 3,
         budget: "1000/1s".parse().unwrap(),
         min_healthy: None,
+        give_up_retry: None,
+        final_exit_statuses: Vec::new(),
     }
 }
 
