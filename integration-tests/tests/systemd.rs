@@ -212,6 +212,39 @@ fn a_real_systemd_goes_on_with_the_server_that_has_taken_over() {
     assert_eq!(said, [same, same, same, same, "restarted"]);
 }
 
+#[test]
+fn a_real_systemd_keeps_the_socket_for_notifications_while_the_server_is_restarted() {
+    let scratch = Scratch::make();
+    let script = r#"
+        show() { systemctl --user show --value -p "$1" varta; }
+        mkdir -p "$HOME/.config/systemd/user/varta.service.d"
+        cat >"$HOME/.config/systemd/user/varta.service.d/store.conf" <<UNIT
+[Service]
+ExecStart=
+ExecStart=$1 --socket $2/varta.sock --metrics-addr none --notify-socket $2/notify
+FileDescriptorStoreMax=64
+UNIT
+        systemctl --user daemon-reload
+        systemctl --user start varta
+        mkfifo "$2/commands"
+        # It connects once, and never again.
+        NOTIFY_SOCKET="$2/notify" "${5%/*}/it-notifier" <"$2/commands" >/dev/null &
+        exec 3>"$2/commands"
+        for restart in 1 2 3; do
+            echo "say READY=1" >&3
+            tries=0
+            until [ "$(show StatusText)" = "1 agent: 1 up" ]; do
+                tries=$((tries + 1)); [ $tries -lt 300 ] || { systemctl --user status varta; exit 1; }
+                sleep 0.1
+            done
+            echo "$(show ActiveState)/$(show NFileDescriptorStore)"
+            systemctl --user restart varta
+        done
+        exec 3>&-"#;
+    let Some(said) = with_systemd(&scratch, "store", script) else { return };
+    assert_eq!(said, ["active/1", "active/1", "active/1"]);
+}
+
 /// Runs a script with a systemd of its own, and gives the lines that it prints; `None` where systemd does not run.
 fn with_systemd(scratch: &Scratch, name: &str, script: &str) -> Option<Vec<String>> {
     let systemd = Path::new("/lib/systemd/systemd");

@@ -21,6 +21,7 @@ use socket2::{Socket, Type};
 
 use crate::base::SocketFiles;
 use crate::base::error::Error;
+use crate::base::socket_store::SocketStore;
 
 /// The number of the first descriptor that a service manager gives.
 const FIRST: RawFd = 3;
@@ -38,6 +39,7 @@ static ARE_TAKEN: AtomicBool = AtomicBool::new(false);
 pub struct GivenSockets {
     list: Arc<Mutex<Vec<GivenSocket>>>,
     files: SocketFiles,
+    store: SocketStore,
 }
 
 /// One of them.
@@ -58,6 +60,8 @@ enum Name {
     OfManager(RawFd, String),
     /// By the server before this one, for this option.
     OfPredecessor(String),
+    /// By the service manager, which has kept it for a server before this one.
+    Stored,
 }
 
 impl fmt::Display for Name {
@@ -67,6 +71,7 @@ impl fmt::Display for Name {
                 write!(f, "descriptor {number} ({}) of the service manager", name.escape_debug())
             }
             Name::OfPredecessor(_) => f.write_str("a socket of the server before this one"),
+            Name::Stored => f.write_str("a socket that the service manager has kept"),
         }
     }
 }
@@ -88,7 +93,9 @@ impl GivenSockets {
         let Some(names) = descriptors(variable, std::process::id(), own_pidfd_inode)? else {
             return Ok(GivenSockets::default());
         };
-        let given = names.into_iter().map(|(number, name)| {
+        let (mut given, store) = (Vec::new(), SocketStore::default());
+        for (number, name) in names {
+            let is_stored = SocketStore::is_name(&name);
             let who = Name::OfManager(number, name);
             let failed = |error: io::Error| refused(&who, &error.to_string());
             // SAFETY: the number is only looked at; one that is not open gives an error.
@@ -98,10 +105,15 @@ impl GivenSockets {
             }
             // SAFETY: it is open, the program has opened nothing yet, and this function takes it only once.
             let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-            GivenSocket::new(descriptor, false, who.clone()).map_err(failed)
-        });
-        let list = Arc::new(Mutex::new(given.collect::<Result<_, _>>()?));
-        Ok(GivenSockets { list, files: SocketFiles::default() })
+            if is_stored {
+                // What it is, is looked at when it is asked for: it is none of which the service depends.
+                set_cloexec(&descriptor).map_err(failed)?;
+                store.add_returned(descriptor, who.given().to_owned());
+            } else {
+                given.push(GivenSocket::new(descriptor, false, who.clone()).map_err(failed)?);
+            }
+        }
+        Ok(GivenSockets { list: Arc::new(Mutex::new(given)), files: SocketFiles::default(), store })
     }
 
     /// Adds a socket of the server before this one that is for this option, without dashes. `removes_file` says
@@ -130,6 +142,29 @@ impl GivenSockets {
     /// The files of the Unix sockets of this server.
     pub(crate) const fn files(&self) -> &SocketFiles {
         &self.files
+    }
+
+    /// The sockets that the service manager keeps while the server is restarted.
+    pub(crate) const fn store(&self) -> &SocketStore {
+        &self.store
+    }
+
+    /// Takes the datagram socket that the service manager has kept for this path.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub(crate) fn take_stored_unix(&self, path: &Path) -> Result<Option<GivenSocket>, Error> {
+        self.store.take_unix(path).map(GivenSocket::of_store).transpose()
+    }
+
+    /// Takes the datagram socket that the service manager has kept with this abstract name.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub(crate) fn take_stored_abstract(&self, name: &str) -> Result<Option<GivenSocket>, Error> {
+        self.store.take_abstract(name).map(GivenSocket::of_store).transpose()
     }
 
     /// Takes the Unix socket at this path, which `option` names.
@@ -223,13 +258,18 @@ impl GivenSockets {
 
 impl GivenSocket {
     fn new(descriptor: OwnedFd, removes_file: bool, name: Name) -> io::Result<Self> {
-        let flags = FdFlag::from_bits_retain(fcntl(&descriptor, FcntlArg::F_GETFD)?);
-        fcntl(&descriptor, FcntlArg::F_SETFD(flags | FdFlag::FD_CLOEXEC))?;
+        set_cloexec(&descriptor)?;
         let socket = Socket::from(descriptor);
         // Fails on what is no socket.
         socket.r#type()?;
         socket.set_nonblocking(true)?;
         Ok(GivenSocket { socket, removes_file, queue: None, name })
+    }
+
+    fn of_store((socket, queue): (Socket, Option<usize>)) -> Result<Self, Error> {
+        let failed = |error: io::Error| refused(&Name::Stored, &error.to_string());
+        let given = Self::new(socket.into(), true, Name::Stored).map_err(failed)?;
+        Ok(GivenSocket { queue, ..given })
     }
 
     /// Whether its file is removed when it is not used any more.
@@ -260,9 +300,7 @@ impl GivenSocket {
     }
 
     fn name(&self) -> &str {
-        match &self.name {
-            Name::OfManager(_, name) | Name::OfPredecessor(name) => name,
-        }
+        self.name.given()
     }
 
     fn path(&self) -> Option<PathBuf> {
@@ -282,6 +320,22 @@ impl GivenSocket {
             (None, None) => format!("an address without path and port ({kind})"),
         }
     }
+}
+
+impl Name {
+    /// The name that who gave it has given it.
+    fn given(&self) -> &str {
+        match self {
+            Name::OfManager(_, name) | Name::OfPredecessor(name) => name,
+            Name::Stored => "",
+        }
+    }
+}
+
+fn set_cloexec(descriptor: &OwnedFd) -> io::Result<()> {
+    let flags = FdFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFD)?);
+    fcntl(descriptor, FcntlArg::F_SETFD(flags | FdFlag::FD_CLOEXEC))?;
+    Ok(())
 }
 
 fn shown(kind: Type) -> &'static str {

@@ -25,6 +25,7 @@ pub(crate) mod silent_clients;
 mod socket_file;
 pub(crate) mod socket_files;
 mod socket_path;
+pub(crate) mod socket_store;
 pub(crate) mod stdout;
 pub mod time;
 pub(crate) mod time_zone;

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use crate::base::files::directory::{directory_of, make_directory, open_directory
 use crate::base::given_sockets::GivenSocket;
 use crate::base::socket_files::{BoundSocket, SocketFiles};
 use crate::base::socket_path::{check_length, check_private, remove_stale};
+use crate::base::socket_store::{KeptSocket, SocketStore};
 
 /// The number of attempts to lock the directory, and the pause between them: two seconds in all.
 const LOCK_TRIES: u32 = 40;
@@ -40,6 +41,8 @@ pub(crate) struct SocketFile {
     /// Also among the files of the server, as long as this lives.
     bound: Arc<BoundSocket>,
     files: SocketFiles,
+    /// The socket as one that may go on without the server.
+    kept: Option<Arc<KeptSocket>>,
 }
 
 /// The place of a socket's file.
@@ -173,7 +176,7 @@ impl SocketFile {
     }
 
     fn listed(socket: &Socket, place: SocketPlace, is_removed: bool, files: &SocketFiles) -> Self {
-        SocketFile { bound: files.add(socket, place, is_removed), files: files.clone() }
+        SocketFile { bound: files.add(socket, place, is_removed), files: files.clone(), kept: None }
     }
 
     fn make(
@@ -224,6 +227,11 @@ impl SocketFile {
         }
     }
 
+    /// Has the service manager keep the socket while the server is restarted, and the file with it.
+    pub(crate) fn keep_in(&mut self, store: &SocketStore, socket: BorrowedFd<'_>, queue: Option<usize>) {
+        self.kept = store.keep(socket, Some(self.bound.place.identity), queue);
+    }
+
     /// Whether it is removed at the end, as one that this server has made.
     pub(crate) fn is_removed(&self) -> bool {
         self.bound.is_removed
@@ -234,6 +242,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.bound.is_removed
             && !self.files.are_kept()
+            && !self.kept.as_ref().is_some_and(|kept| kept.outlives_server())
             && self.bound.place.is_held()
             && let Err(error) = fs::remove_file(self.path())
         {

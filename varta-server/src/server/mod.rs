@@ -138,6 +138,7 @@ impl Server {
             let (services, listeners) =
                 Services::open(options, &context, &config.policy, &keyring, bind_sockets)?;
             context.given.check_all_taken()?;
+            context.given.store().close_returned();
             context.is_alone.cancel();
             (Prepared::Open(Box::new(services)), listeners)
         };

@@ -9,7 +9,11 @@ fn given(sockets: impl IntoIterator<Item = (OwnedFd, &'static str)>) -> GivenSoc
     let given = sockets.into_iter().map(|(socket, name)| {
         GivenSocket::new(socket, false, Name::OfManager(FIRST, name.to_owned())).unwrap()
     });
-    GivenSockets { list: Arc::new(Mutex::new(given.collect())), files: SocketFiles::default() }
+    GivenSockets {
+        list: Arc::new(Mutex::new(given.collect())),
+        files: SocketFiles::default(),
+        store: SocketStore::default(),
+    }
 }
 
 fn read(variables: &[(&str, &str)]) -> Result<Option<Vec<(RawFd, String)>>, Error> {

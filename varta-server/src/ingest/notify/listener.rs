@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
+use std::sync::Arc;
 
 use socket2::Type;
 use tokio::io::Interest;
@@ -14,7 +15,8 @@ use tokio::sync::watch;
 use varta_proto::DecodeError;
 
 use crate::base::error::Error;
-use crate::base::given_sockets::GivenSockets;
+use crate::base::given_sockets::{GivenSocket, GivenSockets};
+use crate::base::socket_store::KeptSocket;
 use crate::base::time::MonoTime;
 use crate::base::{SocketFile, SocketOptions};
 use crate::domain::beat::{ControlMessage, ReceivedBeat, ReceivedControl, Sender, Transport};
@@ -52,6 +54,8 @@ pub(crate) struct NotifyListener {
     endpoint: Endpoint,
     queue: Option<usize>,
     rules: Rules,
+    /// The socket with an abstract name as one that may go on without the server.
+    kept: Option<Arc<KeptSocket>>,
 }
 
 /// Whose messages are accepted, and what becomes of them.
@@ -74,11 +78,23 @@ impl NotifyListener {
         services: NotifyServices,
         given: &GivenSockets,
     ) -> Result<Self, Error> {
-        let (socket, file, queue) = match given.take_unix(&options.path, Type::DGRAM, "--notify-socket")? {
-            Some(socket) => long_queue::adopt(socket, options, given.files())?,
-            None => long_queue::bind(options, queue, given.files())?,
+        let of_others = given.take_unix(&options.path, Type::DGRAM, "--notify-socket")?;
+        let is_of_others = of_others.is_some();
+        let (socket, mut file, queue) = if let Some(socket) = of_others {
+            long_queue::adopt(socket, options, given.files())?
+        } else if let Some(socket) = given.take_stored_unix(&options.path)? {
+            let bound = long_queue::adopt(socket, options, given.files())?;
+            // They may have been others then.
+            bound.1.place().give_access(options.mode, options.group)?;
+            bound
+        } else {
+            long_queue::bind(options, queue, given.files())?
         };
         file.note_queue(queue);
+        // A socket unit keeps its own.
+        if file.is_removed() || !is_of_others {
+            file.keep_in(given.store(), socket.as_fd(), queue);
+        }
         let address = NotifyAddress::Path(file.path().to_path_buf());
         let held = HeldSocket::new(options.clone(), file.place().clone(), file.is_removed());
         Self::new(socket.into(), Some((file, held)), address, queue, allowed, services)
@@ -92,11 +108,19 @@ impl NotifyListener {
         given: &GivenSockets,
     ) -> Result<Self, Error> {
         let name = address.abstract_name().unwrap_or_default();
-        let (socket, queue) = match given.take_abstract(name, "--notify-socket")? {
-            Some(socket) => (socket.into_socket().into(), None),
+        let of_others = given.take_abstract(name, "--notify-socket")?;
+        let is_kept = of_others.as_ref().is_none_or(GivenSocket::removes_file);
+        let before = if of_others.is_some() { of_others } else { given.take_stored_abstract(name)? };
+        let (socket, queue): (OwnedFd, _) = match before {
+            Some(socket) => {
+                let queue = socket.queue();
+                (socket.into_socket().into(), queue)
+            }
             None => long_queue::bind_abstract(address)?,
         };
-        Self::new(socket, None, address.clone(), queue, allowed, services)
+        let kept = if is_kept { given.store().keep(socket.as_fd(), None, queue) } else { None };
+        let listener = Self::new(socket, None, address.clone(), queue, allowed, services)?;
+        Ok(NotifyListener { kept, ..listener })
     }
 
     fn new(
@@ -119,7 +143,7 @@ impl NotifyListener {
         nobody.warn();
         let fill = QueueFill::new(endpoint.to_string().into(), queue);
         let rules = Rules { senders, refusals: RefusalLog::new(), fill, closer, services };
-        Ok(NotifyListener { socket, file, endpoint, queue, rules })
+        Ok(NotifyListener { socket, file, endpoint, queue, rules, kept: None })
     }
 
     pub(crate) fn file(&self) -> Option<&HeldSocket> {
@@ -147,7 +171,7 @@ impl NotifyListener {
     /// gate is shut it reads nothing.
     pub(crate) async fn run(self, intake: Intake) -> Result<(), Error> {
         let Intake { stop, inbox, clock, counters, gate } = intake;
-        let NotifyListener { socket, file, endpoint, mut rules, .. } = self;
+        let NotifyListener { socket, file, endpoint, mut rules, kept: _kept, .. } = self;
         let failed = |action| {
             let endpoint = &endpoint;
             move |source| endpoint.failed(action, source)

@@ -4,7 +4,8 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
@@ -13,6 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics::Counter;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::time::timeout;
 
@@ -57,7 +60,12 @@ impl Notifier {
     /// Sends assignments, one on each line, and returns whether they were taken. A failure is counted, and
     /// logged if the message before it was taken.
     pub(super) async fn send(&self, message: &str) -> bool {
-        let sent = timeout(SEND_WITHIN, self.try_send(message)).await;
+        self.send_with(message, None).await
+    }
+
+    /// The same with a descriptor.
+    pub(super) async fn send_with(&self, message: &str, descriptor: Option<BorrowedFd<'_>>) -> bool {
+        let sent = timeout(SEND_WITHIN, self.try_send(message, descriptor)).await;
         match sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(()) => {
                 self.fails.store(false, Ordering::Relaxed);
@@ -78,11 +86,17 @@ impl Notifier {
 
     /// A socket for each message: one that is connected for good never reaches a service manager that was
     /// started anew.
-    async fn try_send(&self, message: &str) -> io::Result<()> {
+    async fn try_send(&self, message: &str, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let socket = StdDatagram::unbound()?;
         socket.set_nonblocking(true)?;
         socket.connect_addr(&self.address)?;
-        let sent = UnixDatagram::from_std(socket)?.send(message.as_bytes()).await?;
+        let socket = UnixDatagram::from_std(socket)?;
+        let numbers: Vec<_> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let rights = if numbers.is_empty() { &rights[..0] } else { &rights[..] };
+        let text = [IoSlice::new(message.as_bytes())];
+        let send = || Ok(sendmsg::<()>(socket.as_raw_fd(), &text, rights, MsgFlags::empty(), None)?);
+        let sent = socket.async_io(Interest::WRITABLE, send).await?;
         debug_assert_eq!(sent, message.len(), "a datagram is sent whole");
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::engine::query::{Query, population, summary};
 use crate::services::context::Context;
 use crate::services::systemd::metrics::{SINK, failures};
 use crate::services::systemd::notifier::Notifier;
+use crate::services::systemd::store::StoreKeeper;
 use crate::services::systemd::watchdog;
 
 /// The least time between two summaries, and between two attempts to say that the server is ready.
@@ -72,7 +73,10 @@ impl Systemd {
     /// Starts the task, if there is a service manager.
     pub(crate) fn start(self, context: &mut Context) {
         let Systemd { notifier: Some(notifier), keep_alive } = self else { return };
+        let store = context.given.store().clone();
+        store.set_stop(&context.stop);
         let conversation = Conversation {
+            store: StoreKeeper::new(notifier.clone(), store),
             notifier,
             keep_alive,
             queries: context.queries.clone(),
@@ -124,6 +128,7 @@ impl ReloadNotice {
 /// The running task.
 struct Conversation {
     notifier: Notifier,
+    store: StoreKeeper,
     keep_alive: Option<Duration>,
     queries: mpsc::Sender<Query>,
     transitions: mpsc::Receiver<Transition>,
@@ -155,6 +160,8 @@ impl Conversation {
     /// Ends when the tracker does.
     async fn converse(&mut self) {
         self.is_alone.cancelled().await;
+        // Before it is ready, so that a restart from then on finds them.
+        let mut is_stored = self.store.bring_up_to_date().await;
         let Some(agents) = population(&self.queries).await else { return };
         let mut told = summary(&agents);
         // Without it a service manager gives the start up, so it is said until it is heard.
@@ -176,7 +183,11 @@ impl Conversation {
                     self.notifier.send("WATCHDOG=1").await;
                     next_keep_alive = Instant::now() + keep_alive.unwrap_or_default();
                 }
-                () = sleep_until(next_status), if has_changed || !is_ready => {
+                () = self.store.changed() => is_stored = false,
+                () = sleep_until(next_status), if has_changed || !is_ready || !is_stored => {
+                    if !is_stored {
+                        is_stored = self.store.bring_up_to_date().await;
+                    }
                     let Some(agents) = population(&self.queries).await else { return };
                     has_changed = false;
                     let status = summary(&agents);
