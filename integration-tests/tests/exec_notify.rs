@@ -199,6 +199,19 @@ fn helpers_and_other_users_speak_for_the_command_and_its_socket_goes_with_it() {
     }
     let socket = exec.printed().trim().strip_prefix("socket ").unwrap().to_owned();
     assert!(Path::new(&socket).exists());
+    // One that is no descendant is passed over, as a helper that has ended already, and that is said.
+    let strange = format!(
+        "import socket; s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.sendto(b\"WATCHDOG=1\",\"{socket}\")"
+    );
+    let ids = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let sent = Command::new("setpriv")
+        .args(ids)
+        .args(["python3", "-c", &strange])
+        .env("PATH", "/usr/bin:/bin")
+        .status();
+    assert!(sent.unwrap().success());
+    exec.await_said("is not believed: a message by sd_notify passed over, the last of process ");
+    assert!(exec.said().contains(" of user 65534, which is no descendant"), "{}", exec.said());
     exec.signal(Signal::Terminate);
     let _ = exec.wait();
     wait_until("the socket is removed", || !Path::new(&socket).parent().unwrap().exists());

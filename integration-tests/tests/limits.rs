@@ -264,7 +264,7 @@ const ROWS: &[Row] = &[
     (
         "messages of sd_notify that `varta-server exec`",
         &[
-            ("64", "services/exec/supervisor.rs", "MAX_MESSAGES"),
+            ("64", "services/exec/supervisor/messages.rs", "MAX_MESSAGES"),
             ("64 KiB", "services/exec/notify.rs", "MAX_MESSAGE_LEN"),
             ("253", "services/exec/notify.rs", "MAX_DESCRIPTORS"),
         ],
@@ -276,7 +276,7 @@ const ROWS: &[Row] = &[
             ("3650 days", "domain/schedule/mod.rs", "MAX_INTERVAL"),
         ],
     ),
-    ("silence that a command can ask", &[("86,400 s", "services/exec/supervisor.rs", "MAX_BUSY")]),
+    ("silence that a command can ask", &[("86,400 s", "services/exec/supervisor/messages.rs", "MAX_BUSY")]),
     ("ancestors of a process", &[("1,000", "observe/group.rs", "MAX_GENERATIONS")]),
     (
         "records that wait for the audit log",

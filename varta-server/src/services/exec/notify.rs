@@ -37,6 +37,17 @@ pub(super) struct NotifySocket {
     path: PathBuf,
     manager: Option<Manager>,
     room: Vec<u8>,
+    /// Those that were passed over since that was asked last.
+    strangers: Option<Strangers>,
+}
+
+/// Messages of processes that do not speak for the command, as far as can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Strangers {
+    pub(super) count: u64,
+    /// Who sent the last one; zero where the kernel does not say.
+    pub(super) pid: i32,
+    pub(super) uid: u32,
 }
 
 /// The service manager that started exec.
@@ -62,7 +73,7 @@ impl NotifySocket {
             match Self::bind_in(&place) {
                 Ok((socket, directory, path)) => {
                     let room = vec![0; MAX_MESSAGE_LEN];
-                    return Ok(NotifySocket { socket, directory, path, manager, room });
+                    return Ok(NotifySocket { socket, directory, path, manager, room, strangers: None });
                 }
                 Err(error) => last = error,
             }
@@ -107,7 +118,7 @@ impl NotifySocket {
     }
 
     /// The next message of the command or one of its descendants, if there is one. What comes from others is passed
-    /// over.
+    /// over and counted.
     pub(super) fn next(&mut self) -> Option<ServiceMessage> {
         while let Ok((length, sender)) = self.receive() {
             let text = &self.room[..length];
@@ -117,8 +128,16 @@ impl NotifySocket {
                 }
                 return Some(ServiceMessage::parse(text));
             }
+            let count = self.strangers.map_or(0, |strangers| strangers.count).saturating_add(1);
+            let (pid, uid) = sender.map_or((0, 0), |sender| (sender.pid(), sender.uid()));
+            self.strangers = Some(Strangers { count, pid, uid });
         }
         None
+    }
+
+    /// The messages that were passed over since this was asked last, if there were any.
+    pub(super) fn take_strangers(&mut self) -> Option<Strangers> {
+        self.strangers.take()
     }
 
     /// Receives a message, and closes what came with it: who waits for a barrier goes on then.

@@ -65,6 +65,7 @@ fn open(options: ExecOptions, agent: Agent, plan: Plan) -> io::Result<Supervisor
         signals,
         output,
         notify,
+        told_of_strangers: None,
         strangers,
         ending_signals: EndSignals::default(),
         is_ending: false,

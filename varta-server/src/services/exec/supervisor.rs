@@ -13,10 +13,10 @@ use varta_proto::control::Report;
 use crate::base::backoff::{Backoff, MAX_DELAY};
 use crate::base::children::{JobChange, OwnChild, reap_adopted};
 use crate::services::exec::agent::Agent;
-use crate::services::exec::check::{Check, CheckResult, Fault};
+use crate::services::exec::check::{Check, CheckResult};
 use crate::services::exec::leftovers::{Leftovers, Progress};
 use crate::services::exec::notify::NotifySocket;
-use crate::services::exec::options::{ExecOptions, INTERVALS, RestartPolicy};
+use crate::services::exec::options::{ExecOptions, RestartPolicy};
 use crate::services::exec::outcome::{Ending, OWN_FAILURE, start_failure};
 use crate::services::exec::output::{Output, close_stdin};
 use crate::services::exec::process::{StartError, start};
@@ -24,12 +24,8 @@ use crate::services::exec::signals::{EndSignals, Received, Signals, is_job_of_sh
 use crate::services::exec::sources::{Source, Sources};
 use crate::services::exec::sys;
 
-/// The most messages that are handled in one turn.
-const MAX_MESSAGES: usize = 64;
-/// The longest silence that a command can ask for at once.
-const MAX_BUSY: Duration = Duration::from_secs(86_400);
-/// The shortest deadline that a command can set.
-const MIN_DEADLINE: Duration = Duration::from_millis(100);
+mod messages;
+
 /// The pause where the kernel cannot wait.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -40,6 +36,8 @@ pub(super) struct Supervisor {
     pub(super) signals: Signals,
     pub(super) output: Output,
     pub(super) notify: Option<NotifySocket>,
+    /// When it was said last that messages were passed over.
+    pub(super) told_of_strangers: Option<Instant>,
     /// Descendants that are not the command's.
     pub(super) strangers: HashSet<u32>,
     /// The signals that asked the command to end.
@@ -168,56 +166,6 @@ impl Supervisor {
                 self.output.take_sign();
             }
         }
-    }
-
-    /// Forgets what an earlier run of the command has said. Nothing of it is left to say more.
-    fn drop_messages(&mut self) {
-        while self.notify.as_mut().and_then(NotifySocket::next).is_some() {}
-    }
-
-    /// What the command has said by sd_notify. What is sent faster than it is handled waits for the next turn.
-    fn handle_messages(&mut self, run: &mut Run) {
-        for _ in 0..MAX_MESSAGES {
-            let Some(message) = self.notify.as_mut().and_then(NotifySocket::next) else { return };
-            let now = Instant::now();
-            if message.is_broken {
-                self.handle_check(run, CheckResult::Unwell(Fault::SaidSo), now);
-            }
-            if message.is_alive {
-                if run.ready_by.take().is_some() {
-                    self.agent.busy_for(Duration::ZERO);
-                }
-                run.sources.handle_sign(Source::Notify);
-                if run.status != Status::Ok && run.check.is_none() {
-                    run.status = Status::Ok;
-                    run.sources.make_due(now);
-                }
-            }
-            if let Some(deadline) = message.watchdog.filter(|deadline| !deadline.is_zero()) {
-                let deadline = deadline.clamp(MIN_DEADLINE, MAX_BUSY);
-                let every = self.options.every.min(deadline / INTERVALS);
-                run.sources.set_interval(every);
-                self.agent.set_deadline(every, deadline, run.status);
-            }
-            run.is_ready |= message.is_ready;
-            let ready_within = self.options.ready_within.unwrap_or_default();
-            let asked = message.busy_for.map(|asked| asked.min(MAX_BUSY));
-            let is_changing = message.is_reloading || message.is_stopping;
-            if let Some(span) = asked.or(is_changing.then_some(ready_within)) {
-                self.agent.busy_for(span);
-                run.ready_by = run.ready_by.map(|by| by.max(now + span));
-            }
-        }
-    }
-
-    /// The command has not sent the keep-alive by which it was to be watched. The server has it as stalled from here on.
-    fn handle_silence(&mut self, run: &Run) {
-        let within = self.options.ready_within.unwrap_or_default();
-        let but = if run.is_ready { ", though it has said READY=1" } else { "" };
-        self.agent.say(&format!(
-            "has sent no keep-alive by sd_notify within {within:?}{but}, and is not known to be well; choose what proves \
-             that it is with --beat alive, output or check=CMD"
-        ));
     }
 
     /// A check has said something. That the command is not well is told at once, and so is the end of that.
