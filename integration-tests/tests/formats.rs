@@ -418,7 +418,13 @@ fn a_newer_database_is_refused_and_left_as_it_is() {
 
 #[test]
 fn newer_alerts_pauses_and_instances_are_refused_and_left_as_they_are() {
-    for (name, key) in [("alerts.json", "version"), ("pauses.json", "v"), ("instance.json", "v")] {
+    let files = [
+        ("alerts.json", "version"),
+        ("recovery.json", "version"),
+        ("pauses.json", "v"),
+        ("instance.json", "v"),
+    ];
+    for (name, key) in files {
         let files = Files::of("0.1");
         let name = format!("state/{name}");
         // The release had no such file.
@@ -427,7 +433,8 @@ fn newer_alerts_pauses_and_instances_are_refused_and_left_as_they_are() {
         content[key] = NEWER.into();
         content["more"] = "that nobody knows yet".into();
         fs::write(files.path(&name), content.to_string()).unwrap();
-        let mut command = starting(&files, &["--webhook", "http://127.0.0.1:1/"]);
+        let options = ["--webhook", "http://127.0.0.1:1/", "--recovery-exec", "/bin/true"];
+        let mut command = starting(&files, &options);
         command.arg("--state-dir").arg(files.path("state"));
         let said = refused(&files, command);
         assert!(said.contains(&newer_state(&files.path(&name), "format")), "{said}");
@@ -526,6 +533,7 @@ fn what_the_program_writes_has_the_versions_that_the_page_of_formats_gives() {
     let [.., version] = read("state/varta.db")[60..64] else { unreachable!("four bytes have a last one") };
     assert_eq!(u64::from(version), documented("varta.db"));
     assert_eq!(json("state/alerts.json", "version"), documented("alerts.json"));
+    assert_eq!(json("state/recovery.json", "version"), documented("recovery.json"));
     assert_eq!(json("state/pauses.json", "v"), documented("pauses.json"));
     assert_eq!(json("state/instance.json", "v"), documented("instance.json"));
     assert_eq!(json("audit.log", "format"), documented("FILE of --audit-log"));

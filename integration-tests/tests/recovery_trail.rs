@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use varta_integration_tests::{
-    Ended, Options, Scratch, Server, Signal, SmallDisk, loopback_socket, metric, run_server, wait_until,
+    Ended, Options, Scratch, Server, Signal, SmallDisk, agent, loopback_socket, metric, run_server,
+    wait_until,
 };
 use varta_proto::{Frame, Status};
 
@@ -161,4 +162,40 @@ fn a_disk_that_is_full_means_that_nothing_is_done_unless_the_operator_says_other
         wait_until("all is done when there is room again", all_done);
         assert!(verify(&log).status.success());
     }
+}
+
+#[test]
+fn after_a_restart_attempts_are_remembered_and_others_that_are_still_in_a_bad_state_are_acted_on() {
+    let scratch = Scratch::make();
+    let config = |names: &[&str]| {
+        let rule = |name: &&str| {
+            let command = note(&scratch, name);
+            format!(
+                "[[recovery]]\nname = \"{name}\"\nattempts = 1\ndebounce = \"0s\"\nbackoff = \"1ms\"\nexec = {command:?}\n"
+            )
+        };
+        scratch.write("config.toml", &names.iter().map(rule).collect::<String>());
+    };
+    let options = || {
+        let options = Options::from(["--stall-after", "1s", "--replaced-within", "0s"]).in_scratch(&scratch);
+        options.path("--config", &scratch.path("config.toml"))
+    };
+    config(&["tried"]);
+    let mut server = Server::start(options());
+    let [tried, other] = ["tried", "other"].map(|name| server.start_agent(&["--name", name]));
+    for worker in [&tried, &other] {
+        worker.signal(Signal::Stop);
+        server.expect(agent(worker).stalled());
+    }
+    let given_up = |count| metric("varta_recovery_refused_total").with("reason", "given_up").is(count);
+    server.expect(given_up(1.0));
+    server.stop();
+
+    config(&["tried", "other"]);
+    let server = Server::start(options());
+    server.expect(given_up(1.0));
+    assert_eq!(notes(&scratch), ["tried", "other"]);
+    let told =
+        server.log().lines().iter().filter(|line| line.contains("given up: ")).cloned().collect::<Vec<_>>();
+    assert!(told.len() == 1 && told[0].contains("other"), "{told:?}");
 }

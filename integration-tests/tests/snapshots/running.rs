@@ -95,8 +95,17 @@ fn state_files_that_cannot_be_used() {
     let directory = tempfile::Builder::new().prefix("varta-it-").tempdir().unwrap();
     let state = directory.path().join("state");
     let state_dir = ["--state-dir".as_ref(), state.as_os_str()];
-    let options =
-        || Options::from(["--max-agents", "10", "--webhook", "http://localhost:9/"]).args(state_dir);
+    let options = || {
+        Options::from([
+            "--max-agents",
+            "10",
+            "--webhook",
+            "http://localhost:9/",
+            "--recovery-exec",
+            "/bin/true",
+        ])
+        .args(state_dir)
+    };
     // Where no server was before, another kind of file is refused.
     let mut server = Server::start(options());
     server.signal(Signal::Terminate);
@@ -107,6 +116,7 @@ fn state_files_that_cannot_be_used() {
         ("alerts.json", "{".to_owned()),
         ("alerts.json", r#"{"version":0,"alerts":[]}"#.to_owned()),
         ("alerts.json", r#"{"version":1,"alerts":[{}]}"#.to_owned()),
+        ("recovery.json", "{".to_owned()),
         ("pauses.json", "{".to_owned()),
         ("pauses.json", "[]".to_owned()),
         ("pauses.json", r#"{"v":0,"pauses":[]}"#.to_owned()),

@@ -26,6 +26,13 @@ pub(crate) struct RateLimit {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Usage(u64);
 
+impl Usage {
+    /// It by a clock that started so long after the one of before, in nanoseconds.
+    pub(crate) fn shifted(self, by: i128) -> Self {
+        Usage(MonoTime::from_nanos(self.0).shifted(by).as_nanos())
+    }
+}
+
 impl RateLimit {
     /// At most `per_second` events a second; 0 is no limit.
     pub(crate) fn unlimited_if_zero(per_second: u32) -> Self {

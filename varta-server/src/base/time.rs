@@ -58,6 +58,13 @@ impl MonoTime {
         MonoTime(self.0.saturating_sub(nanos(earlier)))
     }
 
+    /// It by a clock that started `by` nanoseconds after the one of before; not before that start.
+    #[must_use]
+    pub(crate) fn shifted(self, by: i128) -> MonoTime {
+        let nanos = (i128::from(self.0) - by).clamp(0, i128::from(u64::MAX));
+        MonoTime(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
     /// The duration from `earlier` to this time; zero if `earlier` is not before it.
     #[must_use]
     pub const fn since(self, earlier: MonoTime) -> Duration {

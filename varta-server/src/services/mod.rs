@@ -283,7 +283,7 @@ impl Services {
         let http = Http::open(http, context)?;
         let events = Events::open(events)?;
         let audit = Audit::open(audit.as_ref(), context)?;
-        let recovery = Recovery::open(recovery);
+        let recovery = Recovery::open(recovery, context)?;
         let heartbeat = Heartbeat::open(heartbeat, &context.host)?;
         // Last: a server that could not start leaves no file behind that keeps the next from starting.
         let recording = Recording::open(recording, policy.stall_after)?;

@@ -53,6 +53,18 @@ pub(super) struct AttemptHistory {
     pub(super) well_since: Option<MonoTime>,
     /// The time of the last attempt.
     pub(super) tried_at: MonoTime,
+    /// Whether its process said by its exit status that it is not to be started again, and it has not been well since.
+    pub(super) is_final: bool,
+}
+
+impl AttemptHistory {
+    /// It by another clock, which started so long after that of the history, in nanoseconds.
+    pub(super) fn shifted(self, by: i128) -> Self {
+        let AttemptHistory { next_at, well_since, tried_at, .. } = self;
+        let shifted = |at: MonoTime| at.shifted(by);
+        let (next_at, tried_at) = (shifted(next_at), shifted(tried_at));
+        AttemptHistory { next_at, tried_at, well_since: well_since.map(shifted), ..self }
+    }
 }
 
 /// An action that is being executed.

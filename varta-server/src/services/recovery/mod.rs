@@ -9,7 +9,7 @@
 //! - `executor`: executes one job, whose `action_target` it verifies: right before an action it asks the
 //!   kernel and the tracker whether the agent is still the same one, still unhealthy, and not `held` by somebody.
 //!   `audit_fields` describes the job.
-//! - `journal`: the latest actions and refusals, for readers.
+//! - `journal`: the latest actions and refusals, for readers. `kept`: what outlives the server.
 //! - The audit writer makes a record durable before its action is carried out.
 //! - `signal_target`: whom a signal reaches, and that these are the agent's own.
 //! - `runner`: runs one command, and ends every process that it started.
@@ -24,6 +24,7 @@ mod held;
 mod interpreter;
 mod job;
 mod journal;
+mod kept;
 pub(in crate::services) mod metrics;
 mod options;
 mod planner;

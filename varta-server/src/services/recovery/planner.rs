@@ -95,6 +95,7 @@ impl Planner {
             self.close(&key);
             if let Some(record) = self.records.get_mut(&key) {
                 record.well_since.get_or_insert(now);
+                record.is_final = false;
             }
         } else if let Some(case) = self.cases.get_mut(&key) {
             case.transition = Arc::new(transition.clone());
@@ -150,6 +151,10 @@ impl Planner {
             return;
         };
         if let Some(refusal) = refusal {
+            if refusal == Refusal::FinalExitStatus && !is_full {
+                let before = self.records.get(&key).copied().unwrap_or_default();
+                self.records.insert(key, AttemptHistory { is_final: true, tried_at: now, ..before });
+            }
             self.told.push_back(RefusalNotice::new(&transition, refusal));
             return;
         }
@@ -211,6 +216,18 @@ impl Planner {
     fn close(&mut self, key: &AgentKey) {
         if let Some(Episode { stage: EpisodeState::Waiting(due), .. }) = self.cases.remove(key) {
             self.due.remove(&(due, key.clone()));
+        }
+    }
+
+    /// Lets the first step of an episode wait at least until this time.
+    fn wait_for(&mut self, key: &AgentKey, at: MonoTime) {
+        let Some(case) = self.cases.get_mut(key) else { return };
+        if let EpisodeState::Waiting(due) = case.stage
+            && due < at
+        {
+            self.due.remove(&(due, key.clone()));
+            self.due.insert((at, key.clone()));
+            case.stage = EpisodeState::Waiting(at);
         }
     }
 

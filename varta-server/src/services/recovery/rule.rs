@@ -155,10 +155,15 @@ impl RecoveryRule {
 
     /// Whether the rule applies to a transition.
     pub(super) fn matches(&self, transition: &Transition) -> bool {
-        let Transition { agent, labels, to, cause, .. } = transition;
+        (self.causes.is_empty() || self.causes.contains(&transition.cause.as_str()))
+            && self.matches_but_for_cause(transition)
+    }
+
+    /// The same for whatever cause.
+    pub(super) fn matches_but_for_cause(&self, transition: &Transition) -> bool {
+        let Transition { agent, labels, to, .. } = transition;
         let is_wanted = |state| self.states.contains(&state);
         UnhealthyState::of(*to).is_some_and(is_wanted)
-            && (self.causes.is_empty() || self.causes.contains(&cause.as_str()))
             && (self.transports.is_empty() || self.transports.contains(&agent.origin.transport()))
             && self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             && self.name.matches(&agent.name)

@@ -12,24 +12,33 @@ use crate::services::context::Context;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::recovery::executor::ActionExecutor;
 use crate::services::recovery::journal::Journal;
+use crate::services::recovery::kept::{RecoveryFile, Saving};
 use crate::services::recovery::metrics::{RecoveryMetrics, SINK};
 use crate::services::recovery::options::RecoveryOptions;
-use crate::services::recovery::task::{ForHandover, RecoveryTask};
+use crate::services::recovery::task::{ForNextServer, RecoveryTask};
 
 /// The capability before it runs. Without rules, and without a file that may get some, it has its metrics and
 /// nothing else.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     options: RecoveryOptions,
+    file: Option<RecoveryFile>,
     to_task: mpsc::Sender<RecoveryOptions>,
     changes: mpsc::Receiver<RecoveryOptions>,
 }
 
 impl Recovery {
-    /// Takes the options, which have been checked.
-    pub(crate) fn open(options: RecoveryOptions) -> Self {
+    /// Takes the options, which have been checked. With a state directory budgets and attempts survive a restart.
+    ///
+    /// # Errors
+    ///
+    /// A newer server has written what is kept of recovery.
+    pub(crate) fn open(options: RecoveryOptions, context: &Context) -> Result<Self, Error> {
         let (to_task, changes) = mpsc::channel(1);
-        Recovery { options, to_task, changes }
+        let is_wanted = !options.rules.is_empty() || options.may_get_rules;
+        let directory = context.state_dir.as_ref().filter(|_| is_wanted);
+        let file = directory.map(RecoveryFile::open).transpose()?;
+        Ok(Recovery { options, file, to_task, changes })
     }
 
     /// The way to give it other rules and limits while it runs.
@@ -50,7 +59,7 @@ impl Recovery {
         pauses: &Pauses,
     ) -> Result<Journal, Error> {
         let (metrics, journal) = (Arc::new(RecoveryMetrics::new(&context.registry)), Journal::default());
-        let Recovery { options, changes, .. } = self;
+        let Recovery { options, file, changes, .. } = self;
         if options.rules.is_empty() && !options.may_get_rules {
             return Ok(journal);
         }
@@ -72,8 +81,8 @@ impl Recovery {
         };
         let most = context.descriptors.commands;
         let (work, estate, queries) = (context.work.clone(), context.estate.clone(), context.queries.clone());
-        let handover = ForHandover { work, estate, queries };
-        let task = RecoveryTask::new(options, executor, most, context.clock, transitions, changes, handover)
+        let next = ForNextServer { saving: Saving::new(file), work, estate, queries };
+        let task = RecoveryTask::new(options, executor, most, context.clock, transitions, changes, next)
             .map_err(|source| Error::Runtime { action: "start recovery", source })?;
         let stop = context.stop.clone();
         context.spawn("recovery", async {

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
+use crate::domain::agent_key::AgentKey;
 use crate::domain::tracker::Transition;
 use crate::engine::handover::{Estate, WorkInHand};
 use crate::engine::query::{Alarms, Query};
@@ -16,9 +18,10 @@ use crate::services::alerts::Notification;
 use crate::services::recovery::audit_fields::{facts_of_agent, state};
 use crate::services::recovery::executor::ActionExecutor;
 use crate::services::recovery::job::{ActionOutcome, Refusal, RefusalNotice};
+use crate::services::recovery::kept::Saving;
 use crate::services::recovery::options::RecoveryOptions;
 use crate::services::recovery::planner::Planner;
-use crate::services::recovery::planner::estate::PlannerEstate;
+use crate::services::recovery::planner::estate::{LeftEpisodes, PlannerEstate};
 use crate::services::recovery::runner::{ShutdownGuard, ShutdownSignal};
 
 /// The time limit for jobs on shutdown: a command gets SIGTERM after two seconds and SIGKILL after three.
@@ -37,13 +40,16 @@ pub(crate) struct RecoveryTask {
     kept: ShutdownSignal,
     /// The numbers of running jobs by their tasks.
     tasks: HashMap<task::Id, u64>,
-    /// What the server before this one has left, and what this one leaves.
-    inherited: PlannerEstate,
-    handover: ForHandover,
+    /// What the server before this one was about to do.
+    inherited: LeftEpisodes,
+    /// Whether that server has ended, and did not hand over.
+    is_restart: bool,
+    next: ForNextServer,
 }
 
-/// What recovery needs for a hand-over.
-pub(crate) struct ForHandover {
+/// What recovery needs for the server after this one, and has from the one before.
+pub(crate) struct ForNextServer {
+    pub(crate) saving: Saving,
     pub(crate) work: WorkInHand,
     pub(crate) estate: Estate,
     pub(crate) queries: mpsc::Sender<Query>,
@@ -67,15 +73,16 @@ impl RecoveryTask {
         clock: Clock,
         transitions: mpsc::Receiver<Transition>,
         changes: mpsc::Receiver<RecoveryOptions>,
-        handover: ForHandover,
+        next: ForNextServer,
     ) -> std::io::Result<Self> {
         let (keeper, kept) = ShutdownGuard::new()?;
         let rules = options.rules.into_iter().map(Arc::new).collect();
         let mut planner = Planner::new(rules, options.budget, options.allows_remote);
-        let left = handover.estate.take(ESTATE);
-        let mut inherited = left.and_then(|left| postcard::from_bytes(&left).ok()).unwrap_or_default();
-        planner.inherit(&mut inherited);
-        if let Some(left) = handover.estate.take(JOURNAL) {
+        let left = next.estate.take(ESTATE).and_then(|left| postcard::from_bytes(&left).ok());
+        let is_restart = left.is_none();
+        let left: Option<PlannerEstate> = left.or_else(|| next.saving.read(clock));
+        let inherited = planner.inherit(left.unwrap_or_default());
+        if let Some(left) = next.estate.take(JOURNAL) {
             doer.journal.inherit(&left);
         }
         Ok(RecoveryTask {
@@ -89,7 +96,8 @@ impl RecoveryTask {
             kept,
             tasks: HashMap::new(),
             inherited,
-            handover,
+            is_restart,
+            next,
         })
     }
 
@@ -100,10 +108,10 @@ impl RecoveryTask {
         self.take_up().await;
         loop {
             self.begin_jobs(&mut jobs);
-            self.handover.work.set(jobs.len());
+            self.next.work.set(jobs.len());
             self.tell();
             self.doer.metrics.cases.set(self.planner.cases() as f64);
-            let is_held = self.handover.work.is_held();
+            let is_held = self.next.work.is_held();
             let due = self.planner.poll_timeout().filter(|_| !is_held && jobs.len() < self.most_at_once);
             let sleep = async {
                 match due {
@@ -111,6 +119,7 @@ impl RecoveryTask {
                     None => std::future::pending().await,
                 }
             };
+            let save_at = self.next.saving.next_at();
             tokio::select! {
                 () = stop.cancelled() => break,
                 transition = self.transitions.recv() => match transition {
@@ -119,15 +128,25 @@ impl RecoveryTask {
                 },
                 Some(ended) = jobs.join_next_with_id() => self.take_outcome(ended),
                 Some(options) = self.changes.recv() => self.change(options),
+                written = self.next.saving.written() => {
+                    self.next.saving.finish(written);
+                    continue;
+                }
+                () = sleep_until(save_at.unwrap_or_else(Instant::now)), if save_at.is_some() => {
+                    self.next.saving.begin(|| self.planner.leave(), self.clock);
+                    continue;
+                }
                 () = sleep => {}
-                () = self.handover.work.may_begin(), if is_held => {}
+                () = self.next.work.may_begin(), if is_held => {}
             }
+            self.next.saving.change();
         }
+        self.next.saving.end(|| self.planner.leave(), self.clock).await;
         if let Ok(left) = postcard::to_allocvec(&self.planner.leave()) {
-            self.handover.estate.leave(ESTATE, left);
+            self.next.estate.leave(ESTATE, left);
         }
         if let Some(left) = self.doer.journal.leave() {
-            self.handover.estate.leave(JOURNAL, left);
+            self.next.estate.leave(JOURNAL, left);
         }
         drop(self.keeper);
         let all = async { while jobs.join_next().await.is_some() {} };
@@ -146,17 +165,22 @@ impl RecoveryTask {
         self.planner.handle_options(rules, options.budget, options.allows_remote);
     }
 
-    /// Goes on with what the server before this one was about to do about agents that are still in a bad state.
+    /// Goes on with what the server before this one was about to do about agents that are still in a bad state. If that
+    /// has ended without handing over, it may not have begun to do anything about others.
     async fn take_up(&mut self) {
-        let mut next = Some(0).filter(|_| self.inherited.has_episodes());
+        let mut next = Some(0).filter(|_| self.is_restart || !self.inherited.is_empty());
         while let Some(from) = next {
             let (answer, answered) = oneshot::channel();
-            if self.handover.queries.send(Query::Alarms { from, answer }).await.is_err() {
+            if self.next.queries.send(Query::Alarms { from, answer }).await.is_err() {
                 return;
             }
             let Ok(Alarms { found, next: behind, .. }) = answered.await else { return };
             for found in &found {
-                self.planner.take_up(found, &mut self.inherited);
+                match self.inherited.remove(&AgentKey::of(&found.agent)) {
+                    Some(left) => self.planner.take_up(found, &left),
+                    None if self.is_restart => self.planner.meet(found, self.clock.now()),
+                    None => {}
+                }
             }
             next = behind;
         }
@@ -164,7 +188,7 @@ impl RecoveryTask {
 
     fn begin_jobs(&mut self, jobs: &mut JoinSet<ActionOutcome>) {
         let now = self.clock.now();
-        while !self.handover.work.is_held()
+        while !self.next.work.is_held()
             && jobs.len() < self.most_at_once
             && let Some(job) = self.planner.poll_job(now)
         {

@@ -3,6 +3,7 @@
 mod given_up;
 mod held;
 mod order;
+mod restart;
 
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
